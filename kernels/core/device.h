@@ -1,0 +1,27 @@
+/* device.h - memory of one device: the seam between the engine and CPU or GPU. */
+#ifndef KERNELS_CORE_DEVICE_H
+#define KERNELS_CORE_DEVICE_H
+
+#include "kernels/core/status.h"
+#include <stddef.h>
+
+struct stream; /* a queue of work; NULL on devices that run at once (the CPU) */
+
+struct device_ops {
+    const char *name; /* "cpu", "cuda" */
+
+    /* Zeroed memory, aligned to at least 64 bytes.  Owner: caller; end with `release`.
+     * Errors: STATUS_NO_MEMORY (text: bytes wanted). */
+    enum status (*allocate)(void **data, size_t bytes);
+    void (*release)(void *data, size_t bytes);
+
+    /* Copies between host and device; queued on `stream`, done after `synchronize`. */
+    enum status (*copy_in)(void *device, const void *host, size_t bytes, struct stream *stream);
+    enum status (*copy_out)(void *host, const void *device, size_t bytes, struct stream *stream);
+    enum status (*synchronize)(struct stream *stream);
+};
+
+/* The CPU: memory is host memory, copies are immediate, `stream` is NULL. */
+extern const struct device_ops cpu_device_ops;
+
+#endif

@@ -1,0 +1,66 @@
+/* comm.h - collectives over one group of ranks.  Backends: self, MPI.
+ *
+ * Every member calls the same operations in the same order with the same
+ * shapes.  all_reduce gives the same bits on every member (routing depends on
+ * it), summed along the fixed binary tree over members,
+ * ((0 + 1) + (2 + 3)) + ..., so that groups of 1, 2, 4 and 8 continue the tree of
+ * kernels/core/matrix.h. */
+#ifndef PARALLEL_COMM_H
+#define PARALLEL_COMM_H
+
+#include "kernels/core/device.h"
+#include "kernels/core/tensor.h"
+#include "parallel/mesh.h"
+
+struct comm;
+
+struct comm_ops {
+    const char *name; /* "self", "mpi" */
+
+    /* x = sum over members of x; dense f32. */
+    enum status (*all_reduce)(struct comm *comm, struct tensor *x, struct stream *stream);
+
+    /* y[sum of counts] = the parts of all members, in order; counts[size] in elements, equal on all
+     * members; x holds counts[index] dense elements; any count may be 0. */
+    enum status (*all_gather)(struct comm *comm, struct tensor *y, const struct tensor *x,
+                              const int64_t *counts, struct stream *stream);
+
+    /* x of member `root` to all; dense, any dtype. */
+    enum status (*broadcast)(struct comm *comm, struct tensor *x, int root, struct stream *stream);
+
+    enum status (*barrier)(struct comm *comm);
+    void (*close)(struct comm *comm);
+};
+
+struct comm {
+    const struct comm_ops *ops;
+    struct group group;
+    void *state; /* owned by the backend */
+};
+
+/* A group of one: copies, no messages.  Errors: STATUS_INVALID unless group->size is 1. */
+enum status comm_self_open(struct comm *comm, const struct group *group);
+
+/* MPI between the members of `group` (host memory).  Collective over the world: all ranks call it
+ * with their own group of the same axis, after process_start.
+ * Errors: STATUS_COMM (text of the library). */
+enum status comm_mpi_open(struct comm *comm, const struct group *group);
+
+/* comm_self for a group of one, else comm_mpi.  Collective over the world whatever the size. */
+enum status comm_open(struct comm *comm, const struct group *group);
+
+void comm_close(struct comm *comm);
+
+/* Bytes from `root` to all members; a wrapper of `broadcast` for plain data. */
+enum status comm_broadcast_bytes(struct comm *comm, void *data, size_t bytes, int root);
+
+/* Ends a phase of set-up: every member gives its own status; all get STATUS_OK when all had it, else
+ * the code of the lowest failing member, with its text as "rank R (HOST): TEXT" in the record (the
+ * text alone when every member failed with the same text).  Never leaves a rank waiting. */
+enum status comm_agree(struct comm *comm, enum status own);
+
+/* Fails on all members when `hash` differs between them, naming `what` and the lowest rank that
+ * differs from member 0. */
+enum status comm_same(struct comm *comm, const char *what, uint64_t hash);
+
+#endif
