@@ -1,4 +1,4 @@
-"""Writes the golden cases: tiny checkpoints in Hugging Face layout and what the oracle says of them.
+"""Writes the golden cases: tiny checkpoints in Hugging Face layout, and what the oracle says.
 
     python3 make_golden.py            all cases, seeds from the committed golden.json files
     python3 make_golden.py t3-v3 ...  some cases
@@ -27,6 +27,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LIMITS = {"expert": 1e-4, "group": 1e-4, "top2": 1e-3}
 MIN_DISTINCT = 4          # distinct tokens in a continuation: a loop over one token tests little
 SEED_TRIES = 4000
+MTP_LONGEST = 70          # longer prompts have no mtp_logits: they would only add bytes
 
 # ---------------------------------------------------------------------------------------------
 # safetensors
@@ -46,7 +47,7 @@ def encode(x, dtype):
 
 
 def write_safetensors(path, tensors):
-    """tensors: {name: (dtype, array)}.  Wide types first, then by name: everything stays aligned."""
+    """tensors: {name: (dtype, array)}.  Wide types first, then by name: all stay aligned."""
     width = {"F32": 4, "I32": 4, "F16": 2, "BF16": 2}
     header, blobs, at = {"__metadata__": {"format": "pt"}}, [], 0
     for name in sorted(tensors, key=lambda n: (-width[tensors[n][0]], n)):
@@ -178,18 +179,21 @@ def draw_weights(case, seed):
 
 def shift_logits(case, tensors):
     """Moves all router logits of a layer by about `logit_shift`: hidden channel 0 is made the same
-    large number for every token (no layer writes to it), and the router reads it."""
-    big = 6.0
+    large number for every token (no layer writes to it), and only the router reads it."""
+    big, after_norm = 6.0, 3.0
     for name, (_, x) in tensors.items():
         if name.endswith("embed_tokens.weight"):
             x[:, 0] = big
         if name.endswith(("o_proj.weight", "down_proj.weight", "eh_proj.weight")):
             x[0] = 0
+        if name.endswith(("lm_head.weight", "q_proj.weight", "q_a_proj.weight", "_with_mqa.weight",
+                          "gate_proj.weight", "up_proj.weight")):
+            x[:, 0] = 0
         if name.endswith("post_attention_layernorm.weight"):
             x[0] = 1
     for layer, shift in case["logit_shift"].items():
         gate = tensors[f"model.layers.{layer}.mlp.gate.weight"][1]
-        gate[:, 0] = shift
+        gate[:, 0] = shift / after_norm
 
 
 def write_checkpoint(directory, case, tensors):
@@ -237,7 +241,7 @@ def run_prompt(model, config, length, n_new, seed):
     if not is_good(margin) or list(np.argmax(logits[length - 1:], -1)) != new:
         return None
     out = {"ids": ids, "logits": logits, "margin": margin, "seed": seed}
-    if model.c.n_mtp:
+    if model.c.n_mtp and length <= MTP_LONGEST:
         out["mtp_logits"], mtp_diag = model.forward_mtp(hidden, ids[1:])
         m = oracle.margins(out["mtp_logits"], mtp_diag)
         if not is_good({**m, "top2": 1}):                     # a draft may be near a tie

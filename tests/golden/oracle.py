@@ -144,7 +144,7 @@ def softmax_scale(d_nope, d_rope, yarn):
 
 
 def rope(x, positions, inv_freq, amplitude=1.0):
-    """Rotates the interleaved pairs (x[2j], x[2j+1]) of x[T, ..., d_rope] by position * inv_freq_j."""
+    """Rotates the pairs (x[2j], x[2j+1]) of x[T, ..., d_rope] by position * inv_freq_j."""
     angle = positions[:, None] * inv_freq[None, :]
     angle = angle.reshape((len(positions),) + (1,) * (x.ndim - 2) + (-1,))
     cos, sin = np.cos(angle) * amplitude, np.sin(angle) * amplitude
@@ -228,7 +228,7 @@ def route(c, logits, bias=None):
 
 
 class Model:
-    """Weights of one checkpoint and the forward pass; `cache` is a list of (c_kv, k_r) per layer."""
+    """Weights of one checkpoint and the forward pass; a cache is a list of (c_kv, k_r) by layer."""
 
     def __init__(self, directory):
         raw, self.w = read_checkpoint(directory)
@@ -280,7 +280,7 @@ class Model:
         return self.linear(o.reshape(n, c.n_heads * c.d_v), p + "o_proj")
 
     def mlp(self, x, name):
-        return swiglu(x, *(self.get(f"{name}.{part}_proj.weight") for part in ("gate", "up", "down")))
+        return swiglu(x, *(self.get(f"{name}.{w}_proj.weight") for w in ("gate", "up", "down")))
 
     def moe(self, x, layer, diag):
         c, p = self.c, f"model.layers.{layer}.mlp."
