@@ -83,7 +83,7 @@ static void assert_two_sockets(void)
     assert_int_equal(topology.n_numa, 2);
     assert_int_equal(topology.n_cores, 16);
     assert_int_equal(topology.n_pus, 32);
-    assert_int_equal(topology.memory_bytes, INT64_C(2) << 30);
+    assert_int_equal(topology.memory_bytes, INT64_C(2000000000));
     assert_int_equal(topology.own_cores, 4);
     assert_string_equal(topology.own_set, "8-15"); /* cores 4 to 7, two PUs each */
 }
