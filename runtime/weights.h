@@ -73,8 +73,12 @@ struct weight_item {
 typedef enum status (*weight_visitor)(void *context, const struct weight_item *item);
 enum status weights_each(const struct model_config *config, weight_visitor visit, void *context);
 
-/* The rows [rows.begin, rows.end) and columns of a tensor that a rank of this plan holds; both empty
- * when it holds nothing. */
+/* The rows and columns of a tensor that a rank of this plan holds of it, were it to hold that expert;
+ * one of the two may be empty. */
+void weight_cut(const struct model_config *config, const struct shard_plan *plan,
+                const struct weight_item *item, struct span *rows, struct span *columns);
+
+/* The rows and columns of a tensor that a rank of this plan reads; both empty when it reads nothing. */
 void weight_slice(const struct model_config *config, const struct shard_plan *plan,
                   const struct weight_item *item, struct span *rows, struct span *columns);
 
