@@ -41,7 +41,7 @@ struct model_config {
     unsigned char is_moe[MODEL_MAX_LAYERS];
     struct rope_config rope;
     float epsilon;          /* rms_norm_eps, also of the latent norms */
-    int has_attention_bias; /* q_a_proj (or q_proj), kv_a_proj_with_mqa, o_proj */
+    int has_attention_bias; /* q_a_proj, kv_a_proj_with_mqa, o_proj; never q_proj */
     int ties_embeddings;    /* lm_head is the embedding */
     int max_position;       /* max_position_embeddings */
     enum dtype dtype;       /* torch_dtype or dtype; BF16 when absent */
