@@ -48,8 +48,11 @@ struct model_config {
     int bos_id;             /* -1: none */
     int n_eos, eos_id[MODEL_MAX_EOS];
     char tensor_prefix[32]; /* "" or "language_model." */
-    /* Empty, or why this version cannot run it ("an indexer (DeepSeek sparse attention)").  Counting
-     * parameters works all the same where `is_countable`. */
+    int n_index_heads;      /* index_n_heads: the indexer of sparse attention, only counted here */
+    int64_t index_head_dim; /* index_head_dim */
+    /* Empty, or why this version cannot run it ("not in this version: an indexer (DeepSeek sparse
+     * attention)").  Counting parameters works all the same where `is_countable`; else only the first
+     * two members are set. */
     char unsupported[256];
     int is_countable;
 };

@@ -1,0 +1,40 @@
+/* tokenizer_json.h - taking values of a certain type out of a JSON object.
+ *
+ * `where` is the place of the object in the file, as "model" or "pre_tokenizer.pretokenizers[2]"; it
+ * stands in the messages. */
+#ifndef RUNTIME_TOKENIZER_JSON_H
+#define RUNTIME_TOKENIZER_JSON_H
+
+#include "kernels/core/status.h"
+#include <jansson.h>
+
+enum { JSON_PLACE_MAX = 256 };
+
+/* "an object", "an array", "a string" ... */
+const char *json_kind(const json_t *value);
+
+/* Errors: STATUS_INVALID when `object` is not an object, when the key is absent, or its value of
+ * another type. */
+enum status json_take_object(json_t **value, const char *where, const json_t *object,
+                             const char *key);
+enum status json_take_array(json_t **value, const char *where, const json_t *object,
+                            const char *key);
+enum status json_take_string(const char **value, size_t *length, const char *where,
+                             const json_t *object, const char *key);
+/* Absent and null give `otherwise`. */
+enum status json_take_flag(int *value, const char *where, const json_t *object, const char *key,
+                           int otherwise);
+/* Absent and null give NULL. */
+enum status json_take_optional_string(const char **value, size_t *length, const char *where,
+                                      const json_t *object, const char *key);
+/* A whole number from 0 to `limit` - 1. */
+enum status json_to_index(int *value, const char *where, const json_t *number, int limit);
+
+/* Reads a whole file.  *data is NUL-terminated; NULL with STATUS_OK when there is no such file.
+ * Owner: caller; free(). */
+enum status json_file_read(char **data, size_t *length, const char *path);
+
+/* Parses one object.  Owner: caller; json_decref. */
+enum status json_file_parse(json_t **root, const char *data, size_t length);
+
+#endif

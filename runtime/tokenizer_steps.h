@@ -1,0 +1,24 @@
+/* tokenizer_steps.h - the parts of tokenizer.json that are a kind with settings, or a Sequence of
+ * such: normalizer, pre_tokenizer, post_processor, decoder.  A kind we lack is refused by name.
+ * Any of the values may be NULL (absent). */
+#ifndef RUNTIME_TOKENIZER_STEPS_H
+#define RUNTIME_TOKENIZER_STEPS_H
+
+#include "runtime/pre_tokenizer.h"
+#include "runtime/vocabulary.h"
+#include <jansson.h>
+
+/* Only null and an empty Sequence pass. */
+enum status tokenizer_steps_refuse_normalizer(const json_t *normalizer);
+
+/* Split, Digits and, at the end, ByteLevel. */
+enum status tokenizer_steps_read(struct pre_tokenizer *steps, const json_t *pre_tokenizer);
+
+/* ByteLevel, or null. */
+enum status tokenizer_steps_check_decoder(const json_t *decoder);
+
+/* Sets *bos when the post-processor puts one token before the text. */
+enum status tokenizer_steps_read_bos(int *bos, const struct vocabulary *vocabulary,
+                                     const json_t *post_processor);
+
+#endif
