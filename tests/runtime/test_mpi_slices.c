@@ -11,6 +11,7 @@
 
 #include "kernels/core/log.h"
 #include "parallel/comm.h"
+#include "parallel/process.h"
 #include "runtime/weight_loader.h"
 
 enum { N_SPLITS = SPLIT_EXPERT_COLUMNS + 1 };
