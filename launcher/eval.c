@@ -42,7 +42,7 @@ static int32_t window_of(const struct options *options, const struct model_confi
 static enum status prepare(struct eval *eval)
 {
     const struct options *options = eval->options;
-    char *text;
+    char *text = NULL;
     TRY(tokenizer_open(&eval->tokenizer, options->model));
     if (eval->tokenizer == NULL)
         FAIL(STATUS_IO, "%s: no tokenizer.json there: eval needs one", options->model);

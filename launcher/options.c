@@ -71,7 +71,7 @@ static int looks_like_option(const char *argument)
 /* Takes argv[*index], and the next one where it is the value. */
 static enum status read_argument(struct options *options, int argc, char *const *argv, int *index)
 {
-    const struct option *option;
+    const struct option *option = NULL;
     char where[NAME_BYTES];
     const char *argument = argv[*index], *value = NULL;
     if (strcmp(argument, "-h") == 0)

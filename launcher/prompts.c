@@ -72,8 +72,8 @@ static enum status check_prompt(const struct source *source, const struct token_
 static enum status add_text(const struct source *source, const char *text, size_t length,
                             const char *where)
 {
-    struct token_list *prompt;
-    int32_t bos;
+    struct token_list *prompt = NULL;
+    int32_t bos = -1;
     if (source->tokenizer == NULL)
         FAIL(STATUS_USAGE, "%s: %s has no tokenizer.json: give ids (--prompt-ids)", where,
              source->options->model);
@@ -87,7 +87,7 @@ static enum status add_text(const struct source *source, const char *text, size_
 
 static enum status add_json_ids(const struct source *source, const json_t *array, const char *where)
 {
-    struct token_list *prompt;
+    struct token_list *prompt = NULL;
     TRY(new_prompt(&prompt, source->prompts));
     for (size_t i = 0; i < json_array_size(array); i++) {
         const json_t *id = json_array_get(array, i);
@@ -140,8 +140,8 @@ static enum status add_lines(const struct source *source, const char *path, cons
 
 static enum status add_file(const struct source *source, const char *path)
 {
-    char *text;
-    size_t length, name = strlen(path);
+    char *text = NULL;
+    size_t length = 0, name = strlen(path);
     enum status status;
     TRY(text_input_read(&text, &length, path));
     if (name >= 6 && strcmp(path + name - 6, ".jsonl") == 0)
@@ -162,7 +162,7 @@ enum status prompts_read(struct prompt_list *prompts, const struct options *opti
         TRY(add_text(&source, options->prompt.text[i], strlen(options->prompt.text[i]),
                      "--prompt"));
     for (int i = 0; i < options->prompt_ids.count; i++) {
-        struct token_list *prompt;
+        struct token_list *prompt = NULL;
         const char *text = options->prompt_ids.text[i];
         TRY(new_prompt(&prompt, prompts));
         TRY(text_input_ids(prompt, text, strlen(text), "--prompt-ids"));
