@@ -89,9 +89,10 @@ struct ops {
     /* x[T, n] += bias[n], f32 */
     enum status (*add_bias)(struct tensor *x, const struct tensor *bias, struct stream *stream);
 
-    /* x[T, H, d_r]: pairs (2j, 2j + 1) rotated by the angle of their token; cos_sin[max_position,
-     * d_r] f32 holds cos and sin of pair j side by side: (cos_0, sin_0, cos_1, sin_1, ...). */
-    enum status (*rope)(struct tensor *x, const struct tensor *position,
+    /* y[T, H, d_r] = x with its pairs (2j, 2j + 1) rotated by the angle of their token; y may be x.
+     * cos_sin[max_position, d_r] f32 holds cos and sin of pair j side by side:
+     * (cos_0, sin_0, cos_1, sin_1, ...). */
+    enum status (*rope)(struct tensor *y, const struct tensor *x, const struct tensor *position,
                         const struct tensor *cos_sin, struct stream *stream);
 
     /* Writes row position[t] of sequence seq_of[t]: c_kv[T, d_c], then k_r[T, d_r], rounded to the

@@ -28,6 +28,10 @@ struct comm_ops {
     /* x of member `root` to all; dense, any dtype. */
     enum status (*broadcast)(struct comm *comm, struct tensor *x, int root, struct stream *stream);
 
+    /* The lowest member whose `flag` is not 0, or -1, to all; no tensor, so it is host data on every
+     * backend.  What comm_agree and comm_same are made of. */
+    enum status (*lowest)(struct comm *comm, int *index, int flag);
+
     enum status (*barrier)(struct comm *comm);
     void (*close)(struct comm *comm);
 };

@@ -41,15 +41,18 @@ struct model_config {
     unsigned char is_moe[MODEL_MAX_LAYERS];
     struct rope_config rope;
     float epsilon;          /* rms_norm_eps, also of the latent norms */
-    int has_attention_bias; /* q_a_proj (or q_proj), kv_a_proj_with_mqa, o_proj */
+    int has_attention_bias; /* q_a_proj, kv_a_proj_with_mqa, o_proj; never q_proj */
     int ties_embeddings;    /* lm_head is the embedding */
     int max_position;       /* max_position_embeddings */
     enum dtype dtype;       /* torch_dtype or dtype; BF16 when absent */
     int bos_id;             /* -1: none */
     int n_eos, eos_id[MODEL_MAX_EOS];
     char tensor_prefix[32]; /* "" or "language_model." */
-    /* Empty, or why this version cannot run it ("an indexer (DeepSeek sparse attention)").  Counting
-     * parameters works all the same where `is_countable`. */
+    int n_index_heads;      /* index_n_heads: the indexer of sparse attention, only counted here */
+    int64_t index_head_dim; /* index_head_dim */
+    /* Empty, or why this version cannot run it ("not in this version: an indexer (DeepSeek sparse
+     * attention)").  Counting parameters works all the same where `is_countable`; else only the first
+     * two members are set. */
     char unsupported[256];
     int is_countable;
 };

@@ -1,0 +1,101 @@
+/* attention_expanded.c - attention with the keys and values of each head.
+ *
+ * DeepSeek-V3 (10) as written: k of head h is (k_c[., h], k_r).  Rows go in
+ * pieces of 1024 from `begin` on, merged in order; the tokens of a head go over
+ * them 32 at a time.
+ */
+#include "kernels/cpu/attention_piece.h"
+#include "kernels/cpu/tables.h"
+
+#include <assert.h>
+
+struct head_rows {
+    const struct tensor *k_c, *k_r, *v;
+    int64_t head;
+};
+
+static void copy_keys(float *rows, int64_t width, const void *context, int64_t first, int count)
+{
+    const struct head_rows *from = context;
+    int64_t d_n = from->k_c->dim[2], d_r = from->k_r->dim[1];
+    for (int r = 0; r < count; r++) {
+        float *to = rows + r * width;
+        if (d_n > 0)
+            memcpy(to, tensor_f32_2(from->k_c, first + r, from->head), (size_t)d_n * sizeof *to);
+        if (d_r > 0)
+            memcpy(to + d_n, tensor_f32(from->k_r, first + r), (size_t)d_r * sizeof *to);
+        memset(to + d_n + d_r, 0, (size_t)(width - d_n - d_r) * sizeof *to);
+    }
+}
+
+static void copy_values(float *rows, int64_t width, const void *context, int64_t first, int count)
+{
+    const struct head_rows *from = context;
+    int64_t d_v = from->v->dim[2];
+    for (int r = 0; r < count; r++) {
+        float *to = rows + r * width;
+        memcpy(to, tensor_f32_2(from->v, first + r, from->head), (size_t)d_v * sizeof *to);
+        memset(to + d_v, 0, (size_t)(width - d_v) * sizeof *to);
+    }
+}
+
+static void attend(struct partial *partial, const struct queries *queries,
+                   const struct row_source *source, float scale)
+{
+    struct partial next;
+    ISA(partial_clear)(partial);
+    for (int64_t begin = 0; begin < queries->most_visible; begin += PIECE_ROWS) {
+        struct piece piece = {.n_runs = 0};
+        for (int i = 0; i < PIECE_PAGES && begin + i * PAGE_ROWS < queries->most_visible; i++)
+            piece.first[piece.n_runs++] = begin + i * PAGE_ROWS;
+        ISA(partial_of_piece)(begin == 0 ? partial : &next, queries, source, &piece, scale);
+        if (begin > 0)
+            ISA(partial_merge)(partial, &next, queries->count, source->value_width);
+    }
+}
+
+enum status ISA(expanded_attention)(struct attention_state *state, const struct tensor *q,
+                                    const struct tensor *k_c, const struct tensor *k_r,
+                                    const struct tensor *v, const struct tensor *position,
+                                    int64_t begin, float scale, struct stream *stream)
+{
+    (void)stream;
+    int64_t n_tokens = q->dim[0], n_heads = q->dim[1], width = q->dim[2], d_v = state->o.dim[2];
+    int64_t n_rows = k_c->dim[0];
+    struct partial partial;
+    struct queries queries;
+
+    assert(q->ndim == 3 && k_c->ndim == 3 && k_r->ndim == 2 && v->ndim == 3);
+    assert(k_c->dim[2] + k_r->dim[1] == width && v->dim[2] == d_v && k_c->dim[1] == n_heads);
+    assert(v->dim[0] == n_rows && k_r->dim[0] == n_rows && state->o.dim[0] == n_tokens);
+    if (n_tokens * n_heads == 0)
+        return STATUS_OK;
+    if (lanes_round_up(width) > ROW_WIDTH_MAX || lanes_round_up(d_v) > ROW_WIDTH_MAX)
+        FAIL(STATUS_UNSUPPORTED, "a key has %lld numbers, this build takes up to %d",
+             (long long)width, ROW_WIDTH_MAX);
+
+    int fit = ISA(queries_that_fit)(width, d_v);
+    for (int64_t h = 0; h < n_heads; h++) {
+        struct head_rows rows = {.k_c = k_c, .k_r = k_r, .v = v, .head = h};
+        struct row_source source = {.keys = copy_keys,
+                                    .values = copy_values,
+                                    .context = &rows,
+                                    .key_width = lanes_round_up(width),
+                                    .value_width = lanes_round_up(d_v)};
+        for (int64_t t = 0; t < n_tokens; t += fit) {
+            ISA(queries_begin)(&queries, width);
+            for (int64_t i = t; i < n_tokens && i < t + fit; i++) {
+                int64_t visible = tensor_i32(position)[i] - begin + 1;
+                visible = visible < 0 ? 0 : visible > n_rows ? n_rows : visible;
+                ISA(queries_push)(&queries, tensor_f32_2(q, i, h), width, visible);
+            }
+            ISA(queries_end)(&queries);
+            attend(&partial, &queries, &source, scale);
+            for (int i = 0; i < queries.count; i++)
+                ISA(partial_store)
+                (&partial, i, source.value_width, tensor_f32_2(&state->o, t + i, h), d_v,
+                 tensor_f32_2(&state->m, t + i, h), tensor_f32_2(&state->l, t + i, h));
+        }
+    }
+    return STATUS_OK;
+}

@@ -1,0 +1,53 @@
+/* cache.c - rows of the latent cache, in and out.
+ *
+ * A negative entry of the page table stands for a page that another rank
+ * holds: rows are not written there.
+ */
+#include "kernels/cpu/pages.h"
+#include "kernels/cpu/tables.h"
+
+#include <assert.h>
+
+/* y[0, count) = x[count], rounded; y may be NULL + 0 only if count is 0. */
+static void write_part(char *row, int64_t at, const float *x, int64_t count, enum dtype dtype)
+{
+    if (count > 0)
+        dtype_from_f32(row + (size_t)at * dtype_bytes(dtype), dtype, x, count);
+}
+
+enum status ISA(cache_append)(const struct page_view *pages, const struct tensor *c_kv,
+                              const struct tensor *k_r, struct stream *stream)
+{
+    (void)stream;
+    int64_t d_c = c_kv->dim[1], d_r = k_r->dim[1];
+    assert(c_kv->ndim == 2 && k_r->ndim == 2 && c_kv->dim[0] == k_r->dim[0]);
+    assert(pages->rows.dim[1] == PAGE_ROWS && pages->rows.dim[2] == d_c + d_r);
+    for (int64_t t = 0; t < c_kv->dim[0]; t++) {
+        int32_t seq = tensor_i32(&pages->seq_of)[t], at = tensor_i32(&pages->position)[t];
+        if (at < 0 || at / PAGE_ROWS >= pages->table.dim[1])
+            FAIL(STATUS_INVALID, "token %lld stands at position %d, its page table ends at %lld",
+                 (long long)t, at, (long long)pages->table.dim[1] * PAGE_ROWS);
+        char *row = page_row(pages, seq, at);
+        if (row == NULL)
+            continue;
+        write_part(row, 0, tensor_f32(c_kv, t), d_c, pages->rows.dtype);
+        write_part(row, d_c, tensor_f32(k_r, t), d_r, pages->rows.dtype);
+    }
+    return STATUS_OK;
+}
+
+enum status ISA(cache_read)(struct tensor *y, const struct page_view *pages, int seq, int64_t begin,
+                            int64_t end, struct stream *stream)
+{
+    (void)stream;
+    int64_t width = pages->rows.dim[2];
+    assert(y->ndim == 2 && y->dim[0] == end - begin && y->dim[1] == width);
+    for (int64_t j = begin; j < end && width > 0; j++) {
+        const char *row = page_row(pages, seq, j);
+        if (row == NULL)
+            FAIL(STATUS_INVALID, "row %lld of sequence %d is not in the cache of this rank",
+                 (long long)j, seq);
+        dtype_to_f32(tensor_f32(y, j - begin), row, pages->rows.dtype, width);
+    }
+    return STATUS_OK;
+}

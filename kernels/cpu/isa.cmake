@@ -1,0 +1,16 @@
+# The files of operations once more for AVX2 + FMA and for AVX-512 (layer `cpu` holds them as plain C).
+# cpu_ops.c asks the CPU which of the three tables it takes.
+file(GLOB isa_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/*.c)
+list(FILTER isa_sources EXCLUDE REGEX "/cpu_[a-z]*\\.c$")
+
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  add_library(cpu_avx2 OBJECT ${isa_sources})
+  target_compile_options(cpu_avx2 PRIVATE -mavx2 -mfma -mf16c)
+  target_compile_definitions(cpu_avx2 PRIVATE ISA_AVX2)
+  add_library(cpu_avx512 OBJECT ${isa_sources})
+  target_compile_options(cpu_avx512 PRIVATE -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl
+    -mprefer-vector-width=512)
+  target_compile_definitions(cpu_avx512 PRIVATE ISA_AVX512)
+  target_sources(cpu PRIVATE $<TARGET_OBJECTS:cpu_avx2> $<TARGET_OBJECTS:cpu_avx512>)
+  target_compile_definitions(cpu PRIVATE CPU_HAS_X86_TABLES)
+endif()

@@ -1,0 +1,374 @@
+/* lanes.h - 16 floats that are computed with side by side, whatever the CPU.
+ *
+ * The files of this folder are compiled once for each instruction set (see
+ * isa.cmake): one AVX-512 register, two AVX2 registers or 16 plain floats.
+ * Every operation here is exact or rounds once, so the three give the same
+ * bits; sums across lanes follow one fixed tree.  Tile sizes are chosen for the
+ * number of registers.
+ */
+#ifndef KERNELS_CPU_LANES_H
+#define KERNELS_CPU_LANES_H
+
+#include "kernels/core/dtype.h"
+
+#include <math.h>
+
+#if defined(ISA_AVX512)
+#include <immintrin.h>
+#define ISA(name) name##_avx512
+#elif defined(ISA_AVX2)
+#include <immintrin.h>
+#define ISA(name) name##_avx2
+#else
+#define ISA(name) name##_plain
+#endif
+
+enum { LANES = 16 };
+
+/* 2^n is found by adding 1.5 x 2^23, which leaves n in the low bits of the sum. */
+#define LANES_SHIFT 0x1.8p23f
+
+#if defined(ISA_AVX512)
+
+enum { TILE_ROWS = 12, TILE_BLOCKS = 2, FEW_BLOCKS = 4, ONE_BLOCKS = 8 };
+enum { SCORE_ROWS = 4, SCORE_QUERIES = 4, SUM_LANES = 4 };
+
+struct lanes {
+    __m512 v;
+};
+
+static inline struct lanes lanes_splat(float x)
+{
+    return (struct lanes){_mm512_set1_ps(x)};
+}
+
+static inline struct lanes lanes_load(const float *x)
+{
+    return (struct lanes){_mm512_loadu_ps(x)};
+}
+
+static inline void lanes_store(float *y, struct lanes x)
+{
+    _mm512_storeu_ps(y, x.v);
+}
+
+static inline struct lanes lanes_load_bf16(const uint16_t *x)
+{
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)x));
+    return (struct lanes){_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+}
+
+static inline struct lanes lanes_load_f16(const uint16_t *x)
+{
+    return (struct lanes){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)x))};
+}
+
+/* a * b + c, rounded once */
+static inline struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c)
+{
+    return (struct lanes){_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+
+static inline struct lanes lanes_add(struct lanes a, struct lanes b)
+{
+    return (struct lanes){_mm512_add_ps(a.v, b.v)};
+}
+
+static inline struct lanes lanes_sub(struct lanes a, struct lanes b)
+{
+    return (struct lanes){_mm512_sub_ps(a.v, b.v)};
+}
+
+static inline struct lanes lanes_mul(struct lanes a, struct lanes b)
+{
+    return (struct lanes){_mm512_mul_ps(a.v, b.v)};
+}
+
+static inline struct lanes lanes_div(struct lanes a, struct lanes b)
+{
+    return (struct lanes){_mm512_div_ps(a.v, b.v)};
+}
+
+/* a > b ? a : b; b where either is NaN */
+static inline struct lanes lanes_max(struct lanes a, struct lanes b)
+{
+    return (struct lanes){_mm512_max_ps(a.v, b.v)};
+}
+
+/* a < b ? a : b; b where either is NaN */
+static inline struct lanes lanes_min(struct lanes a, struct lanes b)
+{
+    return (struct lanes){_mm512_min_ps(a.v, b.v)};
+}
+
+/* x 2^n for shifted = n + LANES_SHIFT, |n| <= 252, in two steps: only the last one rounds. */
+static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
+{
+    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted.v), _mm512_set1_epi32(0x4b400000));
+    __m512i half = _mm512_srai_epi32(n, 1);
+    __m512i rest = _mm512_sub_epi32(n, half), bias = _mm512_set1_epi32(127);
+    __m512i a = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
+    __m512i b = _mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23);
+    __m512 y = _mm512_mul_ps(x.v, _mm512_castsi512_ps(a));
+    return (struct lanes){_mm512_mul_ps(y, _mm512_castsi512_ps(b))};
+}
+
+#elif defined(ISA_AVX2)
+
+enum { TILE_ROWS = 6, TILE_BLOCKS = 1, FEW_BLOCKS = 1, ONE_BLOCKS = 4 };
+enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SUM_LANES = 1 };
+
+struct lanes {
+    __m256 a, b;
+};
+
+static inline struct lanes lanes_splat(float x)
+{
+    return (struct lanes){_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+
+static inline struct lanes lanes_load(const float *x)
+{
+    return (struct lanes){_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)};
+}
+
+static inline void lanes_store(float *y, struct lanes x)
+{
+    _mm256_storeu_ps(y, x.a);
+    _mm256_storeu_ps(y + 8, x.b);
+}
+
+static inline __m128i lanes_half(const uint16_t *x)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)x);
+}
+
+static inline struct lanes lanes_load_bf16(const uint16_t *x)
+{
+    __m256i a = _mm256_cvtepu16_epi32(lanes_half(x)), b = _mm256_cvtepu16_epi32(lanes_half(x + 8));
+    return (struct lanes){_mm256_castsi256_ps(_mm256_slli_epi32(a, 16)),
+                          _mm256_castsi256_ps(_mm256_slli_epi32(b, 16))};
+}
+
+static inline struct lanes lanes_load_f16(const uint16_t *x)
+{
+    return (struct lanes){_mm256_cvtph_ps(lanes_half(x)), _mm256_cvtph_ps(lanes_half(x + 8))};
+}
+
+static inline struct lanes lanes_fma(struct lanes x, struct lanes y, struct lanes z)
+{
+    return (struct lanes){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+
+static inline struct lanes lanes_add(struct lanes x, struct lanes y)
+{
+    return (struct lanes){_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)};
+}
+
+static inline struct lanes lanes_sub(struct lanes x, struct lanes y)
+{
+    return (struct lanes){_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)};
+}
+
+static inline struct lanes lanes_mul(struct lanes x, struct lanes y)
+{
+    return (struct lanes){_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)};
+}
+
+static inline struct lanes lanes_div(struct lanes x, struct lanes y)
+{
+    return (struct lanes){_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
+}
+
+static inline struct lanes lanes_max(struct lanes x, struct lanes y)
+{
+    return (struct lanes){_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+}
+
+static inline struct lanes lanes_min(struct lanes x, struct lanes y)
+{
+    return (struct lanes){_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+}
+
+static inline __m256 lanes_scale_half(__m256 x, __m256 shifted)
+{
+    __m256i n = _mm256_sub_epi32(_mm256_castps_si256(shifted), _mm256_set1_epi32(0x4b400000));
+    __m256i half = _mm256_srai_epi32(n, 1);
+    __m256i rest = _mm256_sub_epi32(n, half), bias = _mm256_set1_epi32(127);
+    __m256i a = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+    __m256i b = _mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23);
+    return _mm256_mul_ps(_mm256_mul_ps(x, _mm256_castsi256_ps(a)), _mm256_castsi256_ps(b));
+}
+
+static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
+{
+    return (struct lanes){lanes_scale_half(x.a, shifted.a), lanes_scale_half(x.b, shifted.b)};
+}
+
+#else
+
+enum { TILE_ROWS = 4, TILE_BLOCKS = 1, FEW_BLOCKS = 1, ONE_BLOCKS = 4 };
+enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SUM_LANES = 1 };
+
+struct lanes {
+    float v[LANES];
+};
+
+static inline struct lanes lanes_splat(float x)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = x;
+    return y;
+}
+
+static inline struct lanes lanes_load(const float *x)
+{
+    struct lanes y;
+    memcpy(y.v, x, sizeof y.v);
+    return y;
+}
+
+static inline void lanes_store(float *y, struct lanes x)
+{
+    memcpy(y, x.v, sizeof x.v);
+}
+
+static inline struct lanes lanes_load_bf16(const uint16_t *x)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = bf16_to_f32(x[i]);
+    return y;
+}
+
+static inline struct lanes lanes_load_f16(const uint16_t *x)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = f16_to_f32(x[i]);
+    return y;
+}
+
+static inline struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c)
+{
+    for (int i = 0; i < LANES; i++)
+        c.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
+    return c;
+}
+
+static inline struct lanes lanes_add(struct lanes a, struct lanes b)
+{
+    for (int i = 0; i < LANES; i++)
+        a.v[i] += b.v[i];
+    return a;
+}
+
+static inline struct lanes lanes_sub(struct lanes a, struct lanes b)
+{
+    for (int i = 0; i < LANES; i++)
+        a.v[i] -= b.v[i];
+    return a;
+}
+
+static inline struct lanes lanes_mul(struct lanes a, struct lanes b)
+{
+    for (int i = 0; i < LANES; i++)
+        a.v[i] *= b.v[i];
+    return a;
+}
+
+static inline struct lanes lanes_div(struct lanes a, struct lanes b)
+{
+    for (int i = 0; i < LANES; i++)
+        a.v[i] /= b.v[i];
+    return a;
+}
+
+static inline struct lanes lanes_max(struct lanes a, struct lanes b)
+{
+    for (int i = 0; i < LANES; i++)
+        a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+
+static inline struct lanes lanes_min(struct lanes a, struct lanes b)
+{
+    for (int i = 0; i < LANES; i++)
+        a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+
+static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
+{
+    for (int i = 0; i < LANES; i++) {
+        uint32_t bits, powers[2];
+        float factors[2];
+        memcpy(&bits, &shifted.v[i], sizeof bits);
+        uint32_t n = bits - 0x4b400000u;              /* two's complement */
+        uint32_t half = (n >> 1) | (n & 0x80000000u); /* n / 2, rounded down */
+        powers[0] = (half + 127u) << 23;
+        powers[1] = (n - half + 127u) << 23;
+        memcpy(factors, powers, sizeof factors);
+        x.v[i] = x.v[i] * factors[0] * factors[1];
+    }
+    return x;
+}
+
+#endif
+
+static inline struct lanes lanes_zero(void)
+{
+    return lanes_splat(0.0f);
+}
+
+/* The first `count` < LANES floats of x, then `fill`. */
+static inline struct lanes lanes_load_part(const float *x, int64_t count, float fill)
+{
+    float y[LANES];
+    for (int i = 0; i < LANES; i++)
+        y[i] = i < count ? x[i] : fill;
+    return lanes_load(y);
+}
+
+static inline void lanes_store_part(float *y, int64_t count, struct lanes x)
+{
+    float part[LANES];
+    lanes_store(part, x);
+    for (int i = 0; i < count; i++)
+        y[i] = part[i];
+}
+
+/* 16 elements of an array of F32, F16 or BF16, from element `at`, widened. */
+static inline struct lanes lanes_load_as(const void *x, int64_t at, enum dtype dtype)
+{
+    if (dtype == DTYPE_BF16)
+        return lanes_load_bf16((const uint16_t *)x + at);
+    if (dtype == DTYPE_F16)
+        return lanes_load_f16((const uint16_t *)x + at);
+    return lanes_load((const float *)x + at);
+}
+
+/* The sum of the lanes: i + (i + 8), then + 4, + 2, + 1. */
+static inline float lanes_sum(struct lanes x)
+{
+    float v[LANES];
+    lanes_store(v, x);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++)
+            v[i] += v[i + step];
+    return v[0];
+}
+
+/* The largest lane (any order gives the same one). */
+static inline float lanes_largest(struct lanes x)
+{
+    float v[LANES];
+    lanes_store(v, x);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++)
+            v[i] = v[i] > v[i + step] ? v[i] : v[i + step];
+    return v[0];
+}
+
+#endif

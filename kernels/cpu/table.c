@@ -1,0 +1,26 @@
+/* table.c - the operations of one instruction set, as a table. */
+#include "kernels/cpu/tables.h"
+
+#define TEXT(name)  TEXT_(name)
+#define TEXT_(name) #name
+
+const struct ops ISA(cpu_ops) = {
+    .name = TEXT(ISA(cpu)),
+    .gemm = ISA(gemm),
+    .gemm_heads = ISA(gemm_heads),
+    .embed = ISA(embed),
+    .rms_norm = ISA(rms_norm),
+    .add = ISA(add),
+    .add_bias = ISA(add_bias),
+    .rope = ISA(rope),
+    .cache_append = ISA(cache_append),
+    .cache_read = ISA(cache_read),
+    .latent_attention = ISA(latent_attention),
+    .expanded_attention = ISA(expanded_attention),
+    .merge_partials = ISA(merge_partials),
+    .attention_finish = ISA(attention_finish),
+    .swiglu = ISA(swiglu),
+    .router = ISA(router),
+    .experts = ISA(experts),
+    .experts_scratch_bytes = ISA(experts_scratch_bytes),
+};

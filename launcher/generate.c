@@ -1,0 +1,271 @@
+/* generate.c - completes prompts, one after another.
+ *
+ * Rank 0 reads and checks the prompts before anything is loaded, and all ranks
+ * learn how that went; then rank 0 generates while the others execute its steps. */
+#include "kernels/core/log.h"
+#include "kernels/core/trace.h"
+#include "launcher/commands.h"
+#include "launcher/failure.h"
+#include "launcher/logits_dump.h"
+#include "launcher/prompts.h"
+#include "launcher/report.h"
+#include "runtime/generation.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What rank 0 works on. */
+struct generate {
+    const struct options *options;
+    struct job *job;
+    struct model_config config;
+    struct tokenizer *tokenizer; /* NULL: the model works with ids only */
+    struct prompt_list prompts;
+    struct logits_dump *dump;
+    struct engine *engine;
+    struct progress progress;
+    json_t *completions;
+    int streams; /* text goes out as it comes */
+    int64_t load_ns, prefill_ns, decode_ns, n_generated, n_intervals;
+};
+
+/* Everything that can be wrong with the request, before the weights are read. */
+static enum status prepare(struct generate *generate)
+{
+    const struct options *options = generate->options;
+    int64_t limit = options->max_model_len;
+    TRY(model_config_load(&generate->config, options->model));
+    TRY(tokenizer_open(&generate->tokenizer, options->model));
+    if (options->stop.count > 0 && generate->tokenizer == NULL)
+        FAIL(STATUS_USAGE, "--stop: %s has no tokenizer.json, so there is no text to stop at",
+             options->model);
+    if (options->logprobs > generate->config.vocab_size)
+        FAIL(STATUS_USAGE, "--logprobs %lld: the vocabulary has %lld tokens",
+             (long long)options->logprobs, (long long)generate->config.vocab_size);
+    if (limit == 0 || limit > generate->config.max_position)
+        limit = generate->config.max_position; /* engine_open refuses more */
+    TRY(prompts_read(&generate->prompts, options, generate->tokenizer, &generate->config, limit));
+    if (options->dump_logits == NULL)
+        return STATUS_OK;
+    if (generate->prompts.count > 1)
+        FAIL(STATUS_USAGE, "--dump-logits takes one prompt, found %d", generate->prompts.count);
+    return logits_dump_open(&generate->dump, options->dump_logits, generate->config.vocab_size);
+}
+
+static void on_text(void *context, const char *text, size_t length)
+{
+    struct generate *generate = context;
+    progress_end(&generate->progress);
+    if (report_bytes(text, length) != STATUS_OK) {
+        /* nobody reads on: ending all ranks here saves the rest of the run */
+        failure_print();
+        process_abort(&generate->job->process, EXIT_FAILURE);
+    }
+    if (length > 0)
+        failure_line_open(1, text[length - 1] != '\n');
+}
+
+static enum status on_logits(void *context, int64_t position, const float *logits)
+{
+    struct generate *generate = context;
+    (void)position;
+    return logits_dump_push(generate->dump, logits);
+}
+
+static void on_prefill(void *context, int64_t done, int64_t total)
+{
+    struct generate *generate = context;
+    progress_show(&generate->progress, done, total, NULL);
+}
+
+static struct generation_request request_of(struct generate *generate,
+                                            const struct token_list *prompt)
+{
+    const struct options *options = generate->options;
+    struct generation_request request = {
+        .prompt = prompt->id,
+        .n_prompt = prompt->count,
+        .max_tokens = (int)options->max_tokens,
+        .sampling = {.temperature = (float)options->temperature,
+                     .top_p = (float)options->top_p,
+                     .top_k = (int)options->top_k,
+                     .min_p = (float)options->min_p,
+                     .seed = (uint64_t)options->seed},
+        .ignore_eos = options->ignore_eos,
+        .n_logprobs = (int)options->logprobs,
+        .stop = (const char *const *)options->stop.text,
+        .n_stop = options->stop.count,
+        .on_text = generate->streams ? on_text : NULL,
+        .on_logits = generate->dump != NULL ? on_logits : NULL,
+        .on_prefill = on_prefill,
+        .context = generate,
+    };
+    return request;
+}
+
+static json_t *logprobs_json(const struct generation_result *result, int n_top)
+{
+    json_t *array = json_array();
+    for (int64_t i = 0; i < result->ids.count; i++) {
+        json_t *top = json_array();
+        for (int j = 0; j < n_top; j++) {
+            const struct token_logprob *other = &result->top_logprob[i * n_top + j];
+            json_array_append_new(top, json_pack("{s:i, s:o}", "id", (int)other->id, "logprob",
+                                                 report_real((double)other->logprob)));
+        }
+        json_array_append_new(
+            array, json_pack("{s:i, s:o, s:o}", "id", (int)result->logprob[i].id, "logprob",
+                             report_real((double)result->logprob[i].logprob), "top", top));
+    }
+    return array;
+}
+
+static void add_completion(struct generate *generate, const struct token_list *prompt,
+                           const struct generation_result *result)
+{
+    json_t *completion =
+        json_pack("{s:o, s:o, s:s, s:I}", "ids", report_ids(result->ids.id, result->ids.count),
+                  "text", report_text(result->text, result->text_length), "finish_reason",
+                  result->stopped ? "stop" : "length", "prompt_tokens", (json_int_t)prompt->count);
+    if (generate->options->logprobs >= 0)
+        json_object_set_new(completion, "logprobs",
+                            logprobs_json(result, (int)generate->options->logprobs));
+    json_array_append_new(generate->completions, completion);
+}
+
+static enum status print_completion(struct generate *generate,
+                                    const struct generation_result *result)
+{
+    if (generate->tokenizer == NULL)
+        return report_id_line(result->ids.id, result->ids.count);
+    if (!generate->streams)
+        TRY(report_bytes(result->text, result->text_length));
+    failure_line_open(1, 0);
+    return report_bytes("\n", 1);
+}
+
+static enum status complete(struct generate *generate, const struct token_list *prompt)
+{
+    struct generation_result result;
+    struct generation_request request = request_of(generate, prompt);
+    progress_begin(&generate->progress, "prefill", PROGRESS_TOKENS, 1);
+    enum status status = generation_run(&result, generate->engine, generate->tokenizer, &request);
+    progress_end(&generate->progress);
+    TRY(status);
+    generate->prefill_ns += result.prefill_ns;
+    generate->decode_ns += result.decode_ns;
+    generate->n_generated += result.ids.count;
+    generate->n_intervals += result.ids.count > 0 ? result.ids.count - 1 : 0;
+    if (generate->dump != NULL)
+        status = logits_dump_finish(generate->dump, prompt->id, prompt->count, result.ids.id,
+                                    result.ids.count);
+    if (status == STATUS_OK && generate->options->json)
+        add_completion(generate, prompt, &result);
+    else if (status == STATUS_OK)
+        status = print_completion(generate, &result);
+    generation_result_free(&result);
+    return status;
+}
+
+/* Mean over prompts, and over the gaps between tokens; not a number where there were none. */
+static double ttft_ms(const struct generate *generate)
+{
+    return (double)generate->prefill_ns * 1e-6 / generate->prompts.count;
+}
+
+static double tpot_ms(const struct generate *generate)
+{
+    return (double)generate->decode_ns * 1e-6 / (double)generate->n_intervals;
+}
+
+static json_t *counters_json(void)
+{
+    json_t *counters = json_object();
+    for (int i = 0; i < TRACE_COUNTERS; i++)
+        json_object_set_new(counters, trace_name((enum trace_counter)i),
+                            json_integer(trace_value((enum trace_counter)i)));
+    return counters;
+}
+
+static enum status print_json(struct generate *generate)
+{
+    struct engine_memory memory;
+    struct mesh mesh;
+    const char *model = generate->options->model;
+    TRY(job_mesh(&mesh, generate->job, engine_config(generate->engine)));
+    engine_memory(generate->engine, &memory);
+    json_t *root = json_pack(
+        "{s:o, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o}, s:{s:I, s:I}, s:o}", "model",
+        report_text(model, strlen(model)), "ranks", mesh.world.size, "tp", mesh.tp.size, "ep",
+        mesh.ep.size, "completions", generate->completions, "timing", "load_s",
+        report_real((double)generate->load_ns * 1e-9), "ttft_ms", report_real(ttft_ms(generate)),
+        "tpot_ms", report_real(tpot_ms(generate)), "cache", "bytes_per_token",
+        (json_int_t)memory.cache_token_bytes, "expanded_bytes_per_token",
+        (json_int_t)memory.expanded_token_bytes, "counters", counters_json());
+    return report_json(root);
+}
+
+/* One line on stderr, after the text. */
+static void print_summary(const struct generate *generate)
+{
+    struct engine_memory memory;
+    char line[512], rate[64] = "";
+    double seconds = (double)(generate->prefill_ns + generate->decode_ns) * 1e-9;
+    engine_memory(generate->engine, &memory);
+    if (generate->n_intervals > 0)
+        snprintf(rate, sizeof rate, ", %.2f ms per token", tpot_ms(generate));
+    snprintf(line, sizeof line,
+             "latentrank: %lld tokens in %.2f s (first after %.1f ms%s), %.1f tokens/s, %d rank%s, "
+             "cache %lld bytes per token (keys and values of all heads: %lld)",
+             (long long)generate->n_generated, seconds, ttft_ms(generate), rate,
+             seconds > 0 ? (double)generate->n_generated / seconds : 0.0,
+             generate->job->process.size, generate->job->process.size == 1 ? "" : "s",
+             (long long)memory.cache_token_bytes, (long long)memory.expanded_token_bytes);
+    fprintf(stderr, "%s\n", line);
+}
+
+static enum status complete_all(struct generate *generate)
+{
+    generate->completions = json_array();
+    generate->streams =
+        generate->prompts.count == 1 && !generate->options->json && generate->tokenizer != NULL;
+    for (int i = 0; i < generate->prompts.count; i++)
+        TRY(complete(generate, &generate->prompts.prompt[i]));
+    if (generate->options->json)
+        return print_json(generate);
+    print_summary(generate);
+    return STATUS_OK;
+}
+
+static void generate_close(struct generate *generate)
+{
+    json_decref(generate->completions);
+    logits_dump_close(generate->dump);
+    prompts_free(&generate->prompts);
+    tokenizer_close(generate->tokenizer);
+    free(generate);
+}
+
+static enum status run_all_ranks(struct generate *generate, struct job *job)
+{
+    enum status status = job_is_root(job) ? prepare(generate) : STATUS_OK;
+    TRY(failure_from_root(&job->world, status));
+    TRY(job_open_engine(&generate->engine, &generate->load_ns, job,
+                        (int)generate->options->max_model_len));
+    status = job_is_root(job) ? complete_all(generate) : engine_work(generate->engine);
+    engine_close(generate->engine); /* on rank 0 this ends the engine_work of the others */
+    TRY(comm_agree(&job->world, job_is_root(job) ? STATUS_OK : status));
+    return failure_from_root(&job->world, status);
+}
+
+enum status generate_run(const struct options *options, struct job *job)
+{
+    struct generate *generate = calloc(1, sizeof *generate);
+    TRY(comm_agree(&job->world, generate != NULL ? STATUS_OK : STATUS_NO_MEMORY));
+    generate->options = options;
+    generate->job = job;
+    enum status status = run_all_ranks(generate, job);
+    generate_close(generate);
+    return status;
+}

@@ -1,0 +1,79 @@
+#include "launcher/job.h"
+#include "kernels/core/log.h"
+#include "launcher/failure.h"
+#include "parallel/topology.h"
+
+enum status job_open(struct job *job, const struct options *options, int *argc, char ***argv)
+{
+    *job = (struct job){.options = options};
+    TRY(process_start(&job->process, argc, argv));
+    job->is_started = 1;
+    log_open(job->process.uses_mpi ? job->process.rank : -1);
+    failure_catch_signals(); /* after MPI_Init, which may install its own */
+    struct group world = {
+        .name = "world", .size = job->process.size, .index = job->process.rank, .stride = 1};
+    TRY(comm_open(&job->world, &world));
+    job->has_world = 1;
+    return comm_same(&job->world, "options", options_hash(options));
+}
+
+void job_close(struct job *job)
+{
+    if (job->has_world)
+        comm_close(&job->world);
+    if (job->is_started)
+        process_end(&job->process);
+    job->has_world = job->is_started = 0;
+}
+
+static void show_loading(void *context, int64_t done, int64_t total)
+{
+    progress_show(context, done, total, NULL);
+}
+
+static struct engine_options engine_options_of(const struct options *options, int max_model_len)
+{
+    struct engine_options engine = engine_defaults();
+    engine.model = options->model;
+    engine.tp = (int)options->tp;
+    engine.ep = (int)options->ep;
+    engine.kv_cache_dtype = options->kv_cache_dtype == CACHE_F32 ? DTYPE_F32 : DTYPE_BF16;
+    engine.mla_mode = options->mla_mode == MLA_OPTION_ABSORB   ? MLA_ABSORB
+                      : options->mla_mode == MLA_OPTION_EXPAND ? MLA_EXPAND
+                                                               : MLA_AUTO;
+    engine.max_model_len = max_model_len;
+    engine.max_num_seqs = 1;
+    engine.max_num_batched_tokens = (int)options->max_num_batched_tokens;
+    engine.is_dummy = options->load_format == LOAD_DUMMY;
+    return engine;
+}
+
+enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job *job,
+                            int max_model_len)
+{
+    struct progress progress;
+    struct topology topology;
+    struct engine_options options = engine_options_of(job->options, max_model_len);
+    int64_t begin_ns = progress_now_ns();
+
+    /* before any large allocation, so that memory comes from the node's own part */
+    enum status status =
+        topology_bind(&topology, &job->process, job->options->numa_bind == NUMA_AUTO);
+    TRY(comm_agree(&job->world, status));
+    progress_begin(&progress, "loading", PROGRESS_BYTES, job_is_root(job));
+    options.on_progress = show_loading;
+    options.progress_context = &progress;
+    status = engine_open(engine, &options, &job->process);
+    progress_end(&progress);
+    *load_ns = progress_now_ns() - begin_ns;
+    return status;
+}
+
+enum status job_mesh(struct mesh *mesh, const struct job *job, const struct model_config *config)
+{
+    struct mesh_spec spec = {.world_size = job->process.size,
+                             .tp_size = (int)job->options->tp,
+                             .ep_size = (int)job->options->ep,
+                             .n_experts = config->router.n_experts};
+    return mesh_build(mesh, &spec, job->process.rank);
+}

@@ -1,0 +1,47 @@
+/* option_check.c - what a command demands of its options together, as far as no file has to be read. */
+#include "launcher/option_table.h"
+
+static enum status check_generate(const struct options *options)
+{
+    if (options->prompt.count == 0 && options->prompt_ids.count == 0 &&
+        options->prompt_file == NULL)
+        FAIL(STATUS_USAGE, "generate needs a prompt: --prompt, --prompt-ids or --prompt-file");
+    if (options->dump_logits != NULL &&
+        options->prompt.count + options->prompt_ids.count + (options->prompt_file != NULL) > 1)
+        FAIL(STATUS_USAGE, "--dump-logits takes one prompt, found several");
+    if (options->logprobs >= 0 && !options->json)
+        FAIL(STATUS_USAGE, "--logprobs is shown by --json only: give --json too");
+    for (int i = 0; i < options->stop.count; i++)
+        if (options->stop.text[i][0] == '\0')
+            FAIL(STATUS_USAGE, "--stop: found an empty text, which stands everywhere");
+    return STATUS_OK;
+}
+
+static enum status check_inspect(const struct options *options)
+{
+    if (options->model == NULL && options->model_config == NULL)
+        FAIL(STATUS_USAGE, "inspect needs --model or --model-config");
+    if (options->model != NULL && options->model_config != NULL)
+        FAIL(STATUS_USAGE, "--model and --model-config exclude each other");
+    return STATUS_OK;
+}
+
+enum status options_check(const struct options *options)
+{
+    enum command command = options->command;
+    int needs_model = command == COMMAND_GENERATE || command == COMMAND_EVAL ||
+                      command == COMMAND_TOKENIZE || command == COMMAND_DETOKENIZE;
+    if (command == COMMAND_NONE)
+        FAIL(STATUS_USAGE, "no command; latentrank --help lists them");
+    if (needs_model && options->model == NULL)
+        FAIL(STATUS_USAGE, "%s needs --model", command_name(command));
+    if (command == COMMAND_EVAL && options->text_file == NULL)
+        FAIL(STATUS_USAGE, "eval needs --text-file");
+    if (command == COMMAND_MAKE_MODEL && options->model_config == NULL)
+        FAIL(STATUS_USAGE, "make-model needs --model-config");
+    if (command == COMMAND_MAKE_MODEL && options->out == NULL)
+        FAIL(STATUS_USAGE, "make-model needs --out");
+    if (command == COMMAND_GENERATE)
+        return check_generate(options);
+    return command == COMMAND_INSPECT ? check_inspect(options) : STATUS_OK;
+}

@@ -1,0 +1,499 @@
+/* option_table.c - every option once, every command once, and the names that are known but not here. */
+#include "launcher/option_table.h"
+
+#include <string.h>
+
+#define AT(field)    offsetof(struct options, field)
+#define GENERATE     (1u << COMMAND_GENERATE)
+#define EVAL         (1u << COMMAND_EVAL)
+#define INSPECT      (1u << COMMAND_INSPECT)
+#define TOKENIZE     (1u << COMMAND_TOKENIZE)
+#define DETOKENIZE   (1u << COMMAND_DETOKENIZE)
+#define MAKE_MODEL   (1u << COMMAND_MAKE_MODEL)
+#define ENGINE       (GENERATE | EVAL)
+#define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
+
+static const char *const bos_choices[] = {"auto", "on", "off", NULL};
+static const char *const cache_choices[] = {"auto", "f32", "bf16", NULL};
+static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
+static const char *const load_choices[] = {"auto", "dummy", NULL};
+static const char *const numa_choices[] = {"auto", "off", NULL};
+static const char *const backend_choices[] = {"auto", "cpu", NULL};
+static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
+
+const struct command_row command_table[COMMAND_COUNT] = {
+    [COMMAND_GENERATE] = {"generate", "completes prompts",
+                          "Prompts are completed one after another: those of --prompt, then of "
+                          "--prompt-ids, then of --prompt-file.  Text goes to stdout as it comes "
+                          "when there is one prompt, else each completion ends with a newline."},
+    [COMMAND_EVAL] = {"eval", "perplexity of a text file",
+                      "The text is cut into windows of --max-model-len tokens that do not overlap. "
+                      "Each is scored with the BOS token as context only, so every token of the "
+                      "text is scored.  Without BOS the first token of each window is context only "
+                      "and not scored."},
+    [COMMAND_INSPECT] = {"inspect", "parameters, bytes, cache bytes per token, shares of the ranks",
+                         "Needs no ranks and no weights: --tp and --ep describe a hypothetical "
+                         "world."},
+    [COMMAND_TOKENIZE] =
+        {"tokenize", "text to ids",
+         "Reads --text or stdin, exactly as it is, and writes the ids on one line, "
+         "separated by commas."},
+    [COMMAND_DETOKENIZE] = {"detokenize", "ids to text",
+                            "Reads ids separated by commas from --text or stdin and writes their "
+                            "text exactly, with no newline added."},
+    [COMMAND_MAKE_MODEL] =
+        {"make-model", "writes a checkpoint with random weights for a config",
+         "The checkpoint has the Hugging Face layout, so that other engines can "
+         "load the very same model.  The same seed gives the same weights, "
+         "those of --load-format dummy, and a tensor does not depend on --layers.  MTP layers "
+         "are left out."},
+};
+
+const struct option option_table[] = {
+    {.name = "model",
+     .value_name = "DIR",
+     .type = OPTION_TEXT,
+     .at = AT(model),
+     .commands = ENGINE | INSPECT | TOKENIZE | DETOKENIZE,
+     .none = "required",
+     .section = "Model",
+     .help = "directory of the checkpoint, in Hugging Face layout"},
+    {.name = "model-config",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(model_config),
+     .commands = INSPECT,
+     .none = "that of --model",
+     .section = "Model",
+     .help = "a config.json alone, instead of --model"},
+    {.name = "model-config",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(model_config),
+     .commands = MAKE_MODEL,
+     .none = "required",
+     .section = "Model",
+     .help = "the config.json to write a model for"},
+    {.name = "load-format",
+     .value_name = "FORMAT",
+     .type = OPTION_CHOICE,
+     .at = AT(load_format),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = load_choices,
+     .section = "Model",
+     .help = "dummy: random weights, only config.json is read"},
+
+    {.name = "prompt",
+     .value_name = "TEXT",
+     .type = OPTION_LIST,
+     .at = AT(prompt),
+     .commands = GENERATE,
+     .none = "none",
+     .section = "Prompts",
+     .help = "text to complete; may repeat"},
+    {.name = "prompt-ids",
+     .value_name = "1,2,3",
+     .type = OPTION_LIST,
+     .at = AT(prompt_ids),
+     .commands = GENERATE,
+     .none = "none",
+     .section = "Prompts",
+     .help = "ids to complete, taken as they are; may repeat"},
+    {.name = "prompt-file",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(prompt_file),
+     .commands = GENERATE,
+     .none = "none",
+     .section = "Prompts",
+     .help = "the whole file is one prompt; with the ending .jsonl each line is one, "
+             "{\"prompt\": TEXT} or {\"ids\": [1, 2, 3]}; - is stdin"},
+    {.name = "text-file",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(text_file),
+     .commands = EVAL,
+     .none = "required",
+     .section = "Prompts",
+     .help = "the text to score"},
+    {.name = "text",
+     .value_name = "TEXT",
+     .type = OPTION_TEXT,
+     .at = AT(text),
+     .commands = TOKENIZE,
+     .none = "stdin",
+     .section = "Prompts",
+     .help = "text to tokenize"},
+    {.name = "text",
+     .value_name = "1,2,3",
+     .type = OPTION_TEXT,
+     .at = AT(text),
+     .commands = DETOKENIZE,
+     .none = "stdin",
+     .section = "Prompts",
+     .help = "ids to turn into text"},
+    {.name = "add-bos",
+     .value_name = "WHEN",
+     .type = OPTION_CHOICE,
+     .at = AT(add_bos),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = bos_choices,
+     .section = "Prompts",
+     .help = "put the BOS token in front of text (never of ids); auto: as the tokenizer says"},
+    {.name = "add-bos",
+     .value_name = "WHEN",
+     .type = OPTION_CHOICE,
+     .at = AT(add_bos),
+     .commands = TOKENIZE,
+     .initial = "off",
+     .choices = bos_choices,
+     .section = "Prompts",
+     .help = "put the BOS token in front of the text; auto: as the tokenizer says"},
+
+    {.name = "max-tokens",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_tokens),
+     .commands = GENERATE,
+     .initial = "128",
+     .min = 0,
+     .max = INT32_MAX,
+     .section = "Generation",
+     .help = "tokens to generate for a prompt; 0: only the prompt is run"},
+    {.name = "temperature",
+     .value_name = "X",
+     .type = OPTION_REAL,
+     .at = AT(temperature),
+     .commands = GENERATE,
+     .initial = "0",
+     .low = 0,
+     .high = 100,
+     .section = "Generation",
+     .help = "0: the most likely token"},
+    {.name = "top-p",
+     .value_name = "X",
+     .type = OPTION_REAL,
+     .at = AT(top_p),
+     .commands = GENERATE,
+     .initial = "1",
+     .low = 0,
+     .high = 1,
+     .low_is_open = 1,
+     .section = "Generation",
+     .help = "draw from the most likely tokens with this mass together; 1: off"},
+    {.name = "top-k",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(top_k),
+     .commands = GENERATE,
+     .initial = "0",
+     .min = 0,
+     .max = INT32_MAX,
+     .section = "Generation",
+     .help = "draw from the N most likely tokens; 0: off"},
+    {.name = "min-p",
+     .value_name = "X",
+     .type = OPTION_REAL,
+     .at = AT(min_p),
+     .commands = GENERATE,
+     .initial = "0",
+     .low = 0,
+     .high = 1,
+     .section = "Generation",
+     .help = "leave out tokens less likely than X times the most likely one; 0: off"},
+    {.name = "seed",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(seed),
+     .commands = GENERATE | MAKE_MODEL,
+     .initial = "0",
+     .min = 0,
+     .max = INT64_MAX,
+     .section = "Generation",
+     .help = "of everything random"},
+    {.name = "stop",
+     .value_name = "TEXT",
+     .type = OPTION_LIST,
+     .at = AT(stop),
+     .commands = GENERATE,
+     .none = "none",
+     .section = "Generation",
+     .help = "end where this text appears, leaving it out; may repeat"},
+    {.name = "ignore-eos",
+     .type = OPTION_FLAG,
+     .at = AT(ignore_eos),
+     .commands = GENERATE,
+     .initial = "false",
+     .section = "Generation",
+     .help = "go on after an end-of-sequence token"},
+    {.name = "logprobs",
+     .value_name = "K",
+     .type = OPTION_INT,
+     .at = AT(logprobs),
+     .commands = GENERATE,
+     .none = "none",
+     .min = 0,
+     .max = INT32_MAX,
+     .absent = -1,
+     .section = "Generation",
+     .help = "with --json: log probability of each token, and of the K most likely ones"},
+    {.name = "dump-logits",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(dump_logits),
+     .commands = GENERATE,
+     .none = "none",
+     .section = "Generation",
+     .help = "write tensors `logits` and `ids` of the one prompt to this safetensors file"},
+
+    {.name = "tp",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(tp),
+     .commands = ENGINE,
+     .none = "the number of ranks",
+     .min = 1,
+     .max = 4096,
+     .section = "Layout",
+     .help = "ranks that share heads, dense columns and the vocabulary"},
+    {.name = "tp",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(tp),
+     .commands = INSPECT,
+     .none = "--ep, else 1",
+     .min = 1,
+     .max = 4096,
+     .section = "Layout",
+     .help = "ranks of the hypothetical world"},
+    {.name = "ep",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(ep),
+     .commands = ENGINE | INSPECT,
+     .none = "tp when there are that many experts, else 1",
+     .min = 1,
+     .max = 4096,
+     .section = "Layout",
+     .help = "ranks over which whole experts are spread; each is cut over the tp / ep others"},
+    {.name = "numa-bind",
+     .value_name = "HOW",
+     .type = OPTION_CHOICE,
+     .at = AT(numa_bind),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = numa_choices,
+     .section = "Layout",
+     .help = "bind each rank to its share of the cores given to the job"},
+    {.name = "backend",
+     .value_name = "NAME",
+     .type = OPTION_CHOICE,
+     .at = AT(backend),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = backend_choices,
+     .section = "Layout",
+     .help = "device to compute on"},
+    {.name = "kv-cache-dtype",
+     .value_name = "TYPE",
+     .type = OPTION_CHOICE,
+     .at = AT(kv_cache_dtype),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = cache_choices,
+     .section = "Layout",
+     .help = "numbers in the latent cache; auto is bf16"},
+    {.name = "mla-mode",
+     .value_name = "MODE",
+     .type = OPTION_CHOICE,
+     .at = AT(mla_mode),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = mla_choices,
+     .section = "Layout",
+     .help = "attention on latents (absorb) or on decompressed keys and values (expand); auto: "
+             "what costs less in each step"},
+    {.name = "max-model-len",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_model_len),
+     .commands = GENERATE,
+     .none = "max_position_embeddings",
+     .min = 1,
+     .max = INT32_MAX,
+     .section = "Layout",
+     .help = "tokens of a sequence, prompt and completion; the cache is sized for it"},
+    {.name = "max-model-len",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_model_len),
+     .commands = EVAL,
+     .none = "max_position_embeddings, at most 4096",
+     .min = 1,
+     .max = INT32_MAX,
+     .section = "Layout",
+     .help = "tokens of a window"},
+    {.name = "max-num-batched-tokens",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_num_batched_tokens),
+     .commands = ENGINE,
+     .initial = "512",
+     .min = 1,
+     .max = INT32_MAX,
+     .section = "Layout",
+     .help = "tokens of one step: longer prompts are run in chunks"},
+
+    {.name = "out",
+     .value_name = "DIR",
+     .type = OPTION_TEXT,
+     .at = AT(out),
+     .commands = MAKE_MODEL,
+     .none = "required",
+     .section = "Output",
+     .help = "directory to write; must be empty or not exist"},
+    {.name = "dtype",
+     .value_name = "TYPE",
+     .type = OPTION_CHOICE,
+     .at = AT(dtype),
+     .commands = MAKE_MODEL,
+     .initial = "bf16",
+     .choices = dtype_choices,
+     .section = "Output",
+     .help = "stored type of the weights"},
+    {.name = "layers",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(layers),
+     .commands = MAKE_MODEL,
+     .none = "num_hidden_layers of the config",
+     .min = 1,
+     .max = 256,
+     .section = "Output",
+     .help = "only this many layers"},
+    {.name = "json",
+     .type = OPTION_FLAG,
+     .at = AT(json),
+     .commands = ALL_COMMANDS & ~MAKE_MODEL,
+     .initial = "false",
+     .section = "Output",
+     .help = "results as one JSON object"},
+
+    {.name = "config",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(config),
+     .commands = ALL_COMMANDS,
+     .none = "none",
+     .section = "Common",
+     .help = "JSON object with option names as keys"},
+    {.name = "print-config",
+     .type = OPTION_FLAG,
+     .at = AT(print_config),
+     .commands = ALL_COMMANDS,
+     .initial = "false",
+     .command_line_only = 1,
+     .section = "Common",
+     .help = "print the effective options as --config takes them, and end"},
+    {.name = "help",
+     .type = OPTION_FLAG,
+     .at = AT(help),
+     .commands = ALL_COMMANDS,
+     .initial = "false",
+     .command_line_only = 1,
+     .section = "Common",
+     .help = "print this text, and end"},
+    {.name = "version",
+     .type = OPTION_FLAG,
+     .at = AT(version),
+     .commands = ALL_COMMANDS,
+     .initial = "false",
+     .command_line_only = 1,
+     .section = "Common",
+     .help = "print the versions of the program and its libraries, and end"},
+};
+
+const int option_count = (int)(sizeof option_table / sizeof option_table[0]);
+_Static_assert(sizeof option_table / sizeof option_table[0] <= OPTION_ROWS_MAX,
+               "struct options has a source for each row");
+
+static const char *const later_commands[] = {"chat",  "serve", "bench",     "compare",
+                                             "scale", "plan",  "preflight", "verify"};
+
+static const char *const later_options[] = {
+    "dp",         "pp",           "kv-placement",     "kv-cache-form",   "block-size",
+    "cluster",    "max-num-seqs", "all2all-backend",  "deterministic",   "threads",
+    "launch",     "layouts",      "watchdog-timeout", "input-len",       "output-len",
+    "batch-size", "num-prompts",  "request-rate",     "max-concurrency", "repeat"};
+
+static const char *const later_values[][2] = {{"kv-cache-dtype", "fp8_ds_mla"},
+                                              {"backend", "cuda"}};
+
+static const char *const elsewhere[][2] = {{"tensor-parallel-size", "tp"},
+                                           {"tp-size", "tp"},
+                                           {"expert-parallel-size", "ep"},
+                                           {"ep-size", "ep"},
+                                           {"model-path", "model"},
+                                           {"max-new-tokens", "max-tokens"},
+                                           {"n-predict", "max-tokens"},
+                                           {"chunked-prefill-size", "max-num-batched-tokens"},
+                                           {"context-length", "max-model-len"},
+                                           {"max-num-tokens", "max-num-batched-tokens"}};
+
+static int is_in(const char *const *list, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i], name) == 0)
+            return 1;
+    return 0;
+}
+
+int command_is_later(const char *name)
+{
+    return is_in(later_commands, sizeof later_commands / sizeof later_commands[0], name);
+}
+
+int option_is_later(const char *name)
+{
+    return is_in(later_options, sizeof later_options / sizeof later_options[0], name);
+}
+
+int option_value_is_later(const char *name, const char *value)
+{
+    for (size_t i = 0; i < sizeof later_values / sizeof later_values[0]; i++)
+        if (strcmp(later_values[i][0], name) == 0 && strcmp(later_values[i][1], value) == 0)
+            return 1;
+    /* a list of NUMA nodes */
+    return strcmp(name, "numa-bind") == 0 && *value != '\0' &&
+           strspn(value, "0123456789,-") == strlen(value);
+}
+
+const char *option_known_elsewhere(const char *name)
+{
+    for (size_t i = 0; i < sizeof elsewhere / sizeof elsewhere[0]; i++)
+        if (strcmp(elsewhere[i][0], name) == 0)
+            return elsewhere[i][1];
+    return NULL;
+}
+
+const struct option *option_find(const char *name, enum command command)
+{
+    const struct option *found = NULL;
+    for (int i = 0; i < option_count; i++) {
+        const struct option *option = &option_table[i];
+        if (strcmp(option->name, name) != 0)
+            continue;
+        if (found == NULL || option_applies(option, command))
+            found = option;
+        if (option_applies(found, command))
+            break;
+    }
+    return found;
+}
+
+const char *command_name(enum command command)
+{
+    return command < COMMAND_COUNT ? command_table[command].name : "latentrank";
+}

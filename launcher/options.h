@@ -1,0 +1,92 @@
+/* options.h - what the user asked for: one table gives the command line, the
+ * configuration file, the environment, --help and --print-config.
+ *
+ * Precedence: defaults < --config FILE < environment (LATENTRANK_MAX_TOKENS) <
+ * command line.  A repeatable option given in a stronger place replaces the
+ * whole list of a weaker one.  Options of the file and of the environment that
+ * the command does not take are checked and left aside, since one file serves
+ * several commands; on the command line they are errors. */
+#ifndef LAUNCHER_OPTIONS_H
+#define LAUNCHER_OPTIONS_H
+
+#include "kernels/core/status.h"
+#include <stddef.h>
+#include <stdint.h>
+
+enum command {
+    COMMAND_GENERATE,
+    COMMAND_EVAL,
+    COMMAND_INSPECT,
+    COMMAND_TOKENIZE,
+    COMMAND_DETOKENIZE,
+    COMMAND_MAKE_MODEL,
+    COMMAND_COUNT,
+    COMMAND_NONE = COMMAND_COUNT /* only --help and --version go without */
+};
+
+/* Values of the options that choose from a list, in the order of the list. */
+enum option_bos { BOS_AUTO, BOS_ON, BOS_OFF };
+enum option_cache { CACHE_AUTO, CACHE_F32, CACHE_BF16 };
+enum option_mla { MLA_OPTION_AUTO, MLA_OPTION_ABSORB, MLA_OPTION_EXPAND };
+enum option_load { LOAD_AUTO, LOAD_DUMMY };
+enum option_numa { NUMA_AUTO, NUMA_OFF };
+enum option_model_dtype { MODEL_BF16, MODEL_F32, MODEL_F16 };
+
+struct text_list {
+    char **text;
+    int count;
+};
+
+enum { OPTION_ROWS_MAX = 64 };
+
+struct options {
+    enum command command;
+    int help, version, print_config, json;
+    char *config;
+
+    char *model, *model_config;
+    int64_t tp, ep; /* 0: not given */
+    int kv_cache_dtype, mla_mode, load_format, numa_bind, backend;
+    int64_t max_model_len; /* 0: not given */
+    int64_t max_num_batched_tokens;
+
+    struct text_list prompt, prompt_ids, stop;
+    char *prompt_file;
+    int add_bos;
+    int64_t max_tokens, top_k, seed;
+    double temperature, top_p, min_p;
+    int ignore_eos;
+    int64_t logprobs; /* -1: not given */
+    char *dump_logits;
+
+    char *text_file; /* eval */
+    char *text;      /* tokenize, detokenize */
+    char *out;       /* make-model */
+    int dtype;
+    int64_t layers; /* 0: not given */
+
+    unsigned char source[OPTION_ROWS_MAX]; /* enum option_source of each row of the table */
+};
+
+/* Reads command line, environment (NULL-terminated, as `environ`) and configuration file, then checks
+ * what one command demands of its options together.  With --help or --version nothing but the command
+ * line is looked at.
+ * Owner: caller; end with options_close, also after a failure.
+ * Errors: STATUS_USAGE, always. */
+enum status options_read(struct options *options, int argc, char *const *argv,
+                         char *const *environment);
+void options_close(struct options *options);
+
+/* Effective values of the options that the command takes, as a JSON object that --config accepts.
+ * Owner: caller; free(). */
+char *options_json(const struct options *options);
+
+/* Of the command and its effective values: equal on all ranks of a job. */
+uint64_t options_hash(const struct options *options);
+
+/* Text of --help; of the whole program for COMMAND_NONE.  Owner: caller; free(). */
+char *options_help(enum command command);
+
+const char *command_name(enum command command);
+
+#endif

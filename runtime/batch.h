@@ -1,0 +1,41 @@
+/* batch.h - the tokens of one step, flattened over its sequences. */
+#ifndef RUNTIME_BATCH_H
+#define RUNTIME_BATCH_H
+
+#include "kernels/core/arena.h"
+#include "runtime/engine.h"
+#include "runtime/latent_cache.h"
+
+/* The tokens [begin, end) of the step belong to one sequence, at positions from `position` on. */
+struct batch_entry {
+    int sequence;
+    int64_t begin, end;
+    int64_t position;
+    int64_t first_logits; /* in the step; end: none */
+};
+
+struct batch {
+    int64_t n_tokens;
+    int n_entries;
+    struct batch_entry *entry;           /* [capacity of entries] */
+    struct tensor ids, position, seq_of; /* [n_tokens] i32 */
+    int64_t capacity;                    /* tokens */
+    int max_entries;
+};
+
+/* Memory for steps of up to `max_tokens` tokens and `max_entries` sequences.
+ * Owner: caller; end with batch_close.  Errors: STATUS_NO_MEMORY. */
+enum status batch_open(struct batch *batch, struct arena *arena, int64_t max_tokens,
+                       int max_entries);
+void batch_close(struct batch *batch);
+
+/* Fills the batch from a plan and lengthens the sequences of `cache` by their new tokens.
+ * Errors: STATUS_NO_MEMORY (cache pages). */
+enum status batch_build(struct batch *batch, const struct step_plan *plan,
+                        struct latent_cache *cache);
+
+/* What attention reads: the cache of `layer` under the tables of this step. */
+struct page_view batch_pages(const struct batch *batch, const struct latent_cache *cache,
+                             int layer);
+
+#endif

@@ -1,0 +1,354 @@
+/* engine.c - opens a model on all ranks in phases that end agreed, and runs steps through it. */
+#include "runtime/engine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "kernels/core/log.h"
+#include "runtime/safetensors.h"
+#include "runtime/step.h"
+#include "runtime/step_plan.h"
+#include "runtime/weight_loader.h"
+
+struct engine {
+    struct process process;
+    struct engine_options options; /* the lengths filled in */
+    struct model_config config;
+    struct mesh mesh;
+    struct shard_plan plan;
+    struct comm world, tp;
+    struct safetensors *checkpoint; /* while loading */
+    const struct ops *ops;
+    const struct device_ops *device;
+    struct arena weight_arena, cache_arena, work_arena;
+    struct weights weights;
+    struct latent_cache cache;
+    struct batch batch;
+    struct workspace work;
+    struct step_message message;
+    struct tensor cos_sin;
+    int64_t *vocab_counts, *gather_counts;
+};
+
+struct engine_options engine_defaults(void)
+{
+    return (struct engine_options){.kv_cache_dtype = DTYPE_BF16,
+                                   .mla_mode = MLA_AUTO,
+                                   .max_num_seqs = 1,
+                                   .max_num_batched_tokens = 512};
+}
+
+static void engine_free(struct engine *e)
+{
+    step_message_close(&e->message);
+    batch_close(&e->batch);
+    latent_cache_close(&e->cache);
+    weights_close(&e->weights);
+    arena_close(&e->work_arena);
+    arena_close(&e->cache_arena);
+    arena_close(&e->weight_arena);
+    safetensors_close(e->checkpoint);
+    comm_close(&e->tp);
+    comm_close(&e->world);
+    free(e->vocab_counts);
+    free(e->gather_counts);
+    free(e);
+}
+
+/* --- opening: each phase runs on every rank, then comm_agree lets all go on or none --- */
+
+static enum status open_config(struct engine *e)
+{
+    struct engine_options *o = &e->options;
+    TRY(model_config_load(&e->config, o->model));
+    if (e->config.unsupported[0] != '\0')
+        FAIL(STATUS_UNSUPPORTED, "%s: %s (%s): %s", o->model, e->config.architecture,
+             e->config.model_type, e->config.unsupported);
+    if (o->max_model_len == 0)
+        o->max_model_len = e->config.max_position;
+    if (o->max_model_len < 1 || o->max_model_len > e->config.max_position)
+        FAIL(STATUS_USAGE,
+             "--max-model-len %d: the model takes 1 to %d (max_position_embeddings of %s)",
+             o->max_model_len, e->config.max_position, o->model);
+    if (o->max_num_batched_tokens > o->max_model_len)
+        o->max_num_batched_tokens = o->max_model_len;
+    return STATUS_OK;
+}
+
+static enum status open_layout(struct engine *e)
+{
+    const struct mesh_spec spec = {.world_size = e->process.size,
+                                   .tp_size = e->options.tp,
+                                   .ep_size = e->options.ep,
+                                   .n_experts = e->config.router.n_experts};
+    const struct model_extent extent = weights_extent(&e->config);
+    TRY(mesh_build(&e->mesh, &spec, e->process.rank));
+    shard_plan_build(&e->plan, &extent, &e->mesh);
+    e->vocab_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->vocab_counts);
+    e->gather_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->gather_counts);
+    if (e->vocab_counts == NULL || e->gather_counts == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the counts of %d ranks", e->mesh.tp.size);
+    for (int m = 0; m < e->mesh.tp.size; m++)
+        e->vocab_counts[m] = span_size(span_part(extent.vocab_size, e->mesh.tp.size, m));
+    return STATUS_OK;
+}
+
+static enum status open_checkpoint(struct engine *e)
+{
+    if (e->options.is_dummy)
+        return STATUS_OK;
+    TRY(safetensors_open(&e->checkpoint, e->options.model));
+    return weights_check(&e->config, e->checkpoint);
+}
+
+static enum status open_weights(struct engine *e)
+{
+    const struct weight_loader_options options = {
+        .keeps_expanded = e->options.mla_mode != MLA_ABSORB,
+        .on_progress = e->options.on_progress,
+        .progress_context = e->options.progress_context,
+    };
+    enum status status = weights_load(&e->weights, &e->weight_arena, e->device, &e->config,
+                                      e->checkpoint, &e->plan, &options);
+    if (status != STATUS_OK)
+        log_print(LOG_INFO, "weights not loaded: %s", status_text());
+    return status;
+}
+
+static enum status lay_out_cache(struct engine *e, struct arena *arena)
+{
+    const int64_t dim[] = {e->options.max_model_len, e->config.d_r};
+    TRY(latent_cache_open(&e->cache, arena, &e->config, e->options.kv_cache_dtype,
+                          e->options.max_num_seqs, e->options.max_model_len));
+    return arena_tensor(arena, &e->cos_sin, DTYPE_F32, 2, dim);
+}
+
+static enum status lay_out_work(struct engine *e, struct arena *arena)
+{
+    int tokens = e->options.max_num_batched_tokens;
+    TRY(batch_open(&e->batch, arena, tokens, e->options.max_num_seqs));
+    return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->ops, tokens,
+                          e->options.mla_mode != MLA_ABSORB);
+}
+
+/* Runs a layout over an arena that counts, then over one of that size. */
+static enum status open_arena(struct engine *e, struct arena *arena, const char *name,
+                              enum status (*lay_out)(struct engine *, struct arena *),
+                              void (*undo)(struct engine *))
+{
+    struct arena measure = {.name = name};
+    TRY(lay_out(e, &measure));
+    undo(e);
+    TRY(arena_open(arena, e->device, name, measure.used));
+    return lay_out(e, arena);
+}
+
+static void undo_cache(struct engine *e)
+{
+    latent_cache_close(&e->cache);
+}
+
+static void undo_batch(struct engine *e)
+{
+    batch_close(&e->batch);
+}
+
+static enum status open_memory(struct engine *e)
+{
+    TRY(open_arena(e, &e->cache_arena, "cache", lay_out_cache, undo_cache));
+    TRY(open_arena(e, &e->work_arena, "workspace", lay_out_work, undo_batch));
+    model_config_cos_sin(&e->config, e->cos_sin.data, e->options.max_model_len);
+    return step_message_open(&e->message, e->options.max_num_seqs,
+                             e->options.max_num_batched_tokens);
+}
+
+/* A hash of config.json as the ranks read it. */
+static uint64_t config_hash(const struct engine *e)
+{
+    return XXH3_64bits(&e->config, sizeof e->config);
+}
+
+static enum status open_phases(struct engine *e)
+{
+    TRY(comm_agree(&e->world, open_config(e)));
+    TRY(comm_same(&e->world, "config.json", config_hash(e)));
+    TRY(comm_agree(&e->world, open_layout(e)));
+    TRY(comm_open(&e->tp, &e->mesh.tp));
+    TRY(comm_agree(&e->world, open_checkpoint(e)));
+    if (e->checkpoint != NULL)
+        TRY(comm_same(&e->world, "the headers and sizes of the safetensors files",
+                      safetensors_hash(e->checkpoint)));
+    TRY(comm_agree(&e->world, open_weights(e)));
+    safetensors_close(e->checkpoint);
+    e->checkpoint = NULL;
+    return comm_agree(&e->world, open_memory(e));
+}
+
+enum status engine_open(struct engine **engine, const struct engine_options *options,
+                        const struct process *process)
+{
+    const struct group all = {
+        .name = "world", .size = process->size, .index = process->rank, .stride = 1};
+    struct engine *e = calloc(1, sizeof *e);
+    if (e == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the engine");
+    e->process = *process;
+    e->options = *options;
+    e->ops = &cpu_ops;
+    e->device = &cpu_device_ops;
+    enum status status = comm_open(&e->world, &all);
+    if (status == STATUS_OK)
+        status = open_phases(e);
+    if (status != STATUS_OK) {
+        engine_free(e);
+        return status;
+    }
+    *engine = e;
+    return STATUS_OK;
+}
+
+void engine_close(struct engine *engine)
+{
+    struct step_order order;
+    if (engine == NULL)
+        return;
+    if (engine->process.rank == 0 &&
+        step_message_exchange(&engine->message, &engine->world, NULL, &order) != STATUS_OK)
+        log_print(LOG_WARN, "the other ranks were not told to stop: %s", status_text());
+    engine_free(engine);
+}
+
+/* --- what is open --- */
+
+const struct model_config *engine_config(const struct engine *engine)
+{
+    return &engine->config;
+}
+
+int engine_max_model_len(const struct engine *engine)
+{
+    return engine->options.max_model_len;
+}
+
+int engine_max_batched_tokens(const struct engine *engine)
+{
+    return engine->options.max_num_batched_tokens;
+}
+
+int64_t engine_length(const struct engine *engine, int sequence)
+{
+    return engine->cache.length[sequence];
+}
+
+void engine_memory(const struct engine *engine, struct engine_memory *memory)
+{
+    const struct model_config *c = &engine->config;
+    int64_t row = (c->d_c + c->d_r) * (int64_t)dtype_bytes(engine->options.kv_cache_dtype);
+    *memory = (struct engine_memory){
+        .weight_bytes_read = engine->weights.bytes_read,
+        .weight_bytes = engine->weights.bytes_resident,
+        .cache_bytes = (int64_t)engine->cache_arena.used,
+        .workspace_bytes = (int64_t)engine->work_arena.used,
+        .cache_row_bytes = row,
+        .cache_token_bytes = row * c->n_layers,
+        .expanded_token_bytes = c->n_layers * c->n_heads * (c->d_n + c->d_r + c->d_v) * 2,
+    };
+}
+
+/* --- steps --- */
+
+/* The same on every rank: what `order` says. */
+static enum status run(struct engine *e, const struct step_order *order, logits_sink sink,
+                       void *context, enum status *sunk)
+{
+    TRY(batch_build(&e->batch, &order->plan, &e->cache));
+    struct step step = {
+        .model = &e->config,
+        .weights = &e->weights,
+        .plan = &e->plan,
+        .ops = e->ops,
+        .tp = &e->tp,
+        .cache = &e->cache,
+        .batch = &e->batch,
+        .cos_sin = &e->cos_sin,
+        .softmax_scale = model_config_softmax_scale(&e->config),
+        .expands =
+            e->options.mla_mode == MLA_EXPAND ||
+            (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch)),
+        .vocab_counts = e->vocab_counts,
+        .gather_counts = e->gather_counts,
+        .work = &e->work,
+    };
+    TRY(step_forward(&step));
+    return step_logits(&step, sink, context, sunk);
+}
+
+/* A rank that fails inside a step ends the job: the others are in a collective already. */
+static void abort_on(struct engine *e, enum status status)
+{
+    if (status == STATUS_OK)
+        return;
+    status_prefix(status, "rank %d (%s)", e->process.rank, e->process.host);
+    log_error_line(status_text());
+    process_abort(&e->process, 1);
+}
+
+/* Rank 0's check of what the caller asks, before anything is sent. */
+static enum status check_plan(const struct engine *e, const struct step_plan *plan)
+{
+    int64_t row = 0;
+    if (plan->n_entries < 1 || plan->n_entries > e->options.max_num_seqs)
+        FAIL(STATUS_USAGE, "a step of %d sequences; 1 to %d fit", plan->n_entries,
+             e->options.max_num_seqs);
+    if (plan->n_tokens < 1 || plan->n_tokens > e->options.max_num_batched_tokens)
+        FAIL(STATUS_USAGE, "a step of %d tokens; 1 to %d fit (--max-num-batched-tokens)",
+             plan->n_tokens, e->options.max_num_batched_tokens);
+    for (int i = 0; i < plan->n_entries; i++) {
+        const struct step_entry *entry = &plan->entry[i];
+        if (entry->sequence < 0 || entry->sequence >= e->options.max_num_seqs ||
+            entry->n_tokens < 1 || entry->n_tokens > plan->n_tokens - row)
+            FAIL(STATUS_USAGE, "part %d of a step: %d tokens of sequence %d", i, entry->n_tokens,
+                 entry->sequence);
+        if (e->cache.length[entry->sequence] + entry->n_tokens > e->options.max_model_len)
+            FAIL(STATUS_USAGE, "%lld tokens in a sequence; at most %d (--max-model-len)",
+                 (long long)(e->cache.length[entry->sequence] + entry->n_tokens),
+                 e->options.max_model_len);
+        for (int64_t end = row + entry->n_tokens; row < end; row++)
+            if (plan->ids[row] < 0 || plan->ids[row] >= e->config.vocab_size)
+                FAIL(STATUS_USAGE, "token id %d; the vocabulary has 0 to %lld", plan->ids[row],
+                     (long long)e->config.vocab_size - 1);
+    }
+    return STATUS_OK;
+}
+
+enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
+                        void *context)
+{
+    struct step_order order;
+    enum status sunk = STATUS_OK;
+    TRY(check_plan(engine, plan));
+    abort_on(engine, step_message_exchange(&engine->message, &engine->world, plan, &order));
+    abort_on(engine, run(engine, &order, sink, context, &sunk));
+    return sunk;
+}
+
+void engine_release(struct engine *engine, int sequence)
+{
+    latent_cache_release(&engine->cache, sequence);
+    step_message_release(&engine->message, sequence);
+}
+
+enum status engine_work(struct engine *engine)
+{
+    for (;;) {
+        struct step_order order;
+        enum status sunk = STATUS_OK;
+        TRY(step_message_exchange(&engine->message, &engine->world, NULL, &order));
+        if (order.stops)
+            return STATUS_OK;
+        for (int i = 0; i < order.n_released; i++)
+            latent_cache_release(&engine->cache, order.released[i]);
+        abort_on(engine, run(engine, &order, NULL, NULL, &sunk));
+    }
+}

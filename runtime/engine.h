@@ -1,0 +1,93 @@
+/* engine.h - a loaded model on all ranks, and steps through it.
+ *
+ * Rank 0 decides, all ranks execute: rank 0 calls engine_step with a plan, which
+ * is broadcast; the others sit in engine_work.  Every rank then issues the
+ * same collectives in the same order.
+ */
+#ifndef RUNTIME_ENGINE_H
+#define RUNTIME_ENGINE_H
+
+#include "parallel/process.h"
+#include "runtime/model_config.h"
+
+enum mla_mode {
+    MLA_AUTO,   /* per step, whichever form costs fewer operations */
+    MLA_ABSORB, /* attention in the latent space */
+    MLA_EXPAND  /* keys and values decompressed per head, every step */
+};
+
+struct engine_options {
+    const char *model;         /* directory of the checkpoint */
+    int tp, ep;                /* 0: default (parallel/mesh.h) */
+    enum dtype kv_cache_dtype; /* F32 or BF16 */
+    enum mla_mode mla_mode;
+    int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
+    int max_num_seqs;           /* sequences in a step */
+    int max_num_batched_tokens; /* tokens in a step */
+    int is_dummy;               /* random weights instead of the file's (--load-format dummy) */
+    /* Called while loading with bytes done and in total, on every rank; may be NULL. */
+    void (*on_progress)(void *context, int64_t done, int64_t total);
+    void *progress_context;
+};
+
+struct engine_options engine_defaults(void);
+
+struct engine;
+
+/* Collective over the world.  All phases end agreed: on failure every rank returns the same code with
+ * the same text (that of the lowest failing rank).
+ * Owner: caller; end with engine_close (collective too).
+ * Errors: STATUS_USAGE (layout, lengths), STATUS_INVALID, STATUS_IO, STATUS_UNSUPPORTED,
+ * STATUS_NO_MEMORY, STATUS_COMM. */
+enum status engine_open(struct engine **engine, const struct engine_options *options,
+                        const struct process *process);
+void engine_close(struct engine *engine);
+
+const struct model_config *engine_config(const struct engine *engine);
+int engine_max_model_len(const struct engine *engine);
+int engine_max_batched_tokens(const struct engine *engine);
+
+struct engine_memory {
+    int64_t weight_bytes_read, weight_bytes; /* of this rank */
+    int64_t cache_bytes, workspace_bytes;
+    int64_t cache_row_bytes;      /* one token, one layer */
+    int64_t cache_token_bytes;    /* one token, all layers */
+    int64_t expanded_token_bytes; /* per-head keys and values, 2 bytes a number, all layers */
+};
+void engine_memory(const struct engine *engine, struct engine_memory *memory);
+
+/* One part of a step: tokens appended to one sequence. */
+struct step_entry {
+    int32_t sequence; /* slot, 0 .. max_num_seqs - 1 */
+    int32_t n_tokens;
+    int32_t
+        first_logits; /* logits are wanted for tokens [first_logits, n_tokens); n_tokens: none */
+};
+
+/* A step as rank 0 plans it; plain data, broadcast. */
+struct step_plan {
+    int32_t n_entries, n_tokens;
+    const struct step_entry *entry; /* [n_entries] */
+    const int32_t *ids;             /* [n_tokens], entry after entry */
+};
+
+/* Receives the logits of one token: f32 [vocab_size], valid during the call. */
+typedef enum status (*logits_sink)(void *context, int entry, int token, const float *logits);
+
+/* Rank 0: runs one step on all ranks and hands out its logits in order of rows.  Positions follow from
+ * the lengths of the sequences.
+ * Errors: STATUS_USAGE for ids or lengths out of range (checked on rank 0 before anything is sent;
+ * the engine stays usable); anything later ends the job (process_abort) on the rank that failed. */
+enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
+                        void *context);
+
+/* Rank 0: forgets the rows of a sequence and gives its pages back, on all ranks, before the next step. */
+void engine_release(struct engine *engine, int sequence);
+
+/* Cached tokens of a sequence. */
+int64_t engine_length(const struct engine *engine, int sequence);
+
+/* Ranks other than 0: executes steps until rank 0 closes the engine. */
+enum status engine_work(struct engine *engine);
+
+#endif

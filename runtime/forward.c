@@ -1,0 +1,42 @@
+/* forward.c - the transformer on one page.
+ *
+ * Symbols and equation numbers: DeepSeek-V3 report, arXiv 2412.19437, 2.1.
+ * The T tokens of a step are flattened over its sequences.  Every sub-layer
+ * returns a complete u: the sums over ranks happen inside it.
+ */
+#include "kernels/core/trace.h"
+#include "runtime/step.h"
+
+/* x = embedding of the ids: each tp rank holds some rows of the table */
+static enum status embed(struct step *s, struct tensor *x)
+{
+    TRY(s->ops->embed(x, &s->batch->ids, &s->weights->embedding, s->plan->vocab.begin, s->stream));
+    return s->tp->ops->all_reduce(s->tp, x, s->stream);
+}
+
+enum status step_forward(struct step *s)
+{
+    const struct ops *ops = s->ops;
+    const float epsilon = s->model->epsilon;
+    struct tensor x = step_rows(s, &s->work->x); /* residual stream */
+    struct tensor h = step_rows(s, &s->work->h); /* input of a sub-layer */
+    struct tensor u = step_rows(s, &s->work->u); /* output of a sub-layer */
+
+    trace_add(TRACE_STEPS, 1);
+    TRY(embed(s, &x));
+    for (int l = 0; l < s->model->n_layers; l++) {
+        const struct layer_weights *w = &s->weights->layer[l];
+
+        TRY(ops->rms_norm(&h, &x, &w->attention_gain, epsilon, s->stream));
+        TRY(mla_forward(s, l, &u, &h)); /* (1)..(11) */
+        TRY(ops->add(&x, &u, s->stream));
+
+        TRY(ops->rms_norm(&h, &x, &w->ffn_gain, epsilon, s->stream));
+        if (w->is_moe)
+            TRY(moe_forward(s, l, &u, &h)); /* (12)..(16) */
+        else
+            TRY(ffn_forward(s, l, &u, &h));
+        TRY(ops->add(&x, &u, s->stream));
+    }
+    return STATUS_OK;
+}

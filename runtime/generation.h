@@ -1,0 +1,48 @@
+/* generation.h - completes one prompt: prefill in chunks, draw, append, until a stop.
+ *
+ * Runs on rank 0; the other ranks sit in engine_work. */
+#ifndef RUNTIME_GENERATION_H
+#define RUNTIME_GENERATION_H
+
+#include "runtime/engine.h"
+#include "runtime/sampler.h"
+#include "runtime/tokenizer.h"
+
+struct generation_request {
+    const int32_t *prompt; /* ids, BOS included; at least one */
+    int64_t n_prompt;
+    int max_tokens; /* 0: only the prompt is run (logits of the prompt) */
+    struct sampling_params sampling;
+    int ignore_eos;
+    int n_logprobs;          /* top tokens per generated token; -1: no logprobs */
+    const char *const *stop; /* stop strings; not part of the text */
+    int n_stop;
+    /* Text as it becomes certain (never a part of a stop string); NULL: not wanted. */
+    void (*on_text)(void *context, const char *text, size_t length);
+    /* Every row of logits, prompt and generated positions, in order; NULL: not wanted. */
+    enum status (*on_logits)(void *context, int64_t position, const float *logits);
+    /* Prompt tokens done; NULL: not wanted. */
+    void (*on_prefill)(void *context, int64_t done, int64_t total);
+    void *context;
+};
+
+struct generation_result {
+    struct token_list ids; /* generated ones, with the stop id */
+    char *text;            /* NULL without tokenizer */
+    size_t text_length;
+    int stopped; /* 1: eos or stop string ("stop"); 0: max_tokens or the context ("length") */
+    struct token_logprob *logprob;     /* [ids.count], NULL unless asked */
+    struct token_logprob *top_logprob; /* [ids.count, n_logprobs] */
+    int64_t prefill_ns, decode_ns;     /* to the first token; from there to the last */
+};
+
+/* `tokenizer` may be NULL (then no text, and stop strings are refused).  Uses sequence 0, released at
+ * the end.  Owner of the result: caller; end with generation_result_free.
+ * Errors: STATUS_USAGE (empty prompt, id out of range: text names position and id; prompt longer
+ * than the context). */
+enum status generation_run(struct generation_result *result, struct engine *engine,
+                           const struct tokenizer *tokenizer,
+                           const struct generation_request *request);
+void generation_result_free(struct generation_result *result);
+
+#endif

@@ -1,0 +1,52 @@
+/* moe.c - the feed-forward sub-layers: dense, and shared plus routed experts.
+ *
+ * Every tp rank holds the same tokens: the router runs on all of them with equal
+ * bits, each rank computes its own experts (or its columns of every expert) and
+ * its columns of the shared expert, and one sum over tp completes both.
+ * Source: DeepSeek-V3, arXiv 2412.19437, 2.1.2.
+ */
+#include "kernels/core/trace.h"
+#include "runtime/step.h"
+
+enum status ffn_partial(struct step *s, struct tensor *u, const struct tensor *h,
+                        const struct ffn_weights *w)
+{
+    const struct ops *ops = s->ops;
+    struct tensor gate = step_rows(s, &s->work->gate), up = step_rows(s, &s->work->up);
+    struct tensor own_gate = tensor_columns(&gate, 0, w->gate.n);
+    struct tensor own_up = tensor_columns(&up, 0, w->up.n);
+
+    TRY(ops->gemm(&own_gate, h, &w->gate, s->stream));
+    TRY(ops->gemm(&own_up, h, &w->up, s->stream));
+    TRY(ops->swiglu(&own_gate, &own_gate, &own_up, s->stream));
+    return ops->gemm(u, &own_gate, &w->down, s->stream);
+}
+
+enum status ffn_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h)
+{
+    trace_add(TRACE_DENSE_LAYERS, 1);
+    TRY(ffn_partial(s, u, h, &s->weights->layer[layer].ffn));
+    return s->tp->ops->all_reduce(s->tp, u, s->stream);
+}
+
+enum status moe_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h)
+{
+    const struct ops *ops = s->ops;
+    const struct layer_weights *w = &s->weights->layer[layer];
+    struct tensor logits = step_rows(s, &s->work->router_logits);
+    struct tensor chosen = step_rows(s, &s->work->chosen);
+    struct tensor weight = step_rows(s, &s->work->chosen_weight);
+    struct tensor shared = step_rows(s, &s->work->h); /* h is read for the last time below */
+
+    trace_add(TRACE_MOE_LAYERS, 1);
+    /* (13)..(16) which experts, and how much of each */
+    TRY(ops->gemm(&logits, h, &w->router, s->stream));
+    TRY(ops->router(&chosen, &weight, &logits, &w->router_bias, &s->model->router, s->stream));
+    /* (12) u = sum of the chosen experts + the shared one */
+    TRY(ops->experts(u, h, &chosen, &weight, &w->experts, s->work->experts_scratch, s->stream));
+    if (s->model->n_shared_experts > 0) {
+        TRY(ffn_partial(s, &shared, h, &w->ffn));
+        TRY(ops->add(u, &shared, s->stream));
+    }
+    return s->tp->ops->all_reduce(s->tp, u, s->stream);
+}

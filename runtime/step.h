@@ -1,0 +1,101 @@
+/* step.h - all that one forward pass reads and writes.
+ *
+ * Shapes: T tokens of the step, H heads of this rank, d hidden size, d_c latent
+ * width, d_r RoPE width, d_n NoPE width, d_v value width of a head.  Every
+ * sub-layer returns a complete u: the sums over ranks happen inside it. */
+#ifndef RUNTIME_STEP_H
+#define RUNTIME_STEP_H
+
+#include "parallel/comm.h"
+#include "runtime/batch.h"
+#include "runtime/weights.h"
+
+/* Activations, f32, each with room for the largest step. */
+struct workspace {
+    struct tensor x, h, u;         /* [T, d] residual stream, input and output of a sub-layer */
+    struct tensor c_q;             /* [T, d_cq] compressed query                           */
+    struct tensor q;               /* [T, H (d_n + d_r)]                                   */
+    struct tensor c_kv_k_r;        /* [T, d_c + d_r] latent and RoPE key                   */
+    struct tensor q_latent;        /* [T, H, d_c + d_r] absorbed query                     */
+    struct attention_state latent; /* width d_c                                            */
+    struct tensor o_latent;        /* [T, H, d_c]                                          */
+    struct tensor o;               /* [T, H d_v]                                           */
+    struct tensor gate, up;        /* [T, FFN columns of this rank]                        */
+    struct tensor router_logits;   /* [T, E]                                               */
+    struct tensor chosen;          /* [T, K] i32                                           */
+    struct tensor chosen_weight;   /* [T, K]                                               */
+    void *experts_scratch;
+    struct tensor rows;              /* [EXPANDED_ROWS, d_c + d_r] cached rows, read back    */
+    struct tensor k_c;               /* [EXPANDED_ROWS, H, d_n]                              */
+    struct tensor v;                 /* [EXPANDED_ROWS, H, d_v]                              */
+    struct attention_state expanded; /* width d_v                                            */
+    struct attention_state partial;  /* width d_v                                            */
+    struct tensor logits;            /* [LOGITS_ROWS, own vocabulary rows]                   */
+    struct tensor gathered;          /* [LOGITS_ROWS * vocabulary]                           */
+    float *joined;                   /* [vocabulary] one row, on the host                    */
+};
+
+enum {
+    EXPANDED_ROWS = 256, /* cached rows decompressed at a time */
+    LOGITS_ROWS = 32     /* rows of logits computed at a time  */
+};
+
+struct step {
+    const struct model_config *model;
+    const struct weights *weights;
+    const struct shard_plan *plan;
+    const struct ops *ops;
+    struct comm *tp;
+    struct stream *stream;
+    struct latent_cache *cache;
+    const struct batch *batch;
+    const struct tensor *cos_sin; /* [max_model_len, d_r] */
+    float softmax_scale;
+    int expands;                 /* attention decompresses keys and values in this step */
+    const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
+    int64_t *gather_counts;      /* [tp->group.size] scratch */
+    struct workspace *work;      /* capacity */
+};
+
+/* Lays the workspace out for steps of up to `max_tokens` tokens; `expands` 0 leaves out what only the
+ * expanded form of attention needs; an arena that only counts gives the
+ * size.  Errors: STATUS_NO_MEMORY. */
+enum status workspace_open(struct workspace *work, struct arena *arena,
+                           const struct model_config *model, const struct weights *weights,
+                           const struct shard_plan *plan, const struct ops *ops, int64_t max_tokens,
+                           int expands);
+
+/* The first T rows of a workspace tensor. */
+static inline struct tensor step_rows(const struct step *s, const struct tensor *capacity)
+{
+    return tensor_rows(capacity, 0, s->batch->n_tokens);
+}
+
+/* x after all layers, before the final norm, in s->work->x. */
+enum status step_forward(struct step *s);
+
+/* u[T, d] = MLA(h[T, d]), rows appended to the cache of `layer`. */
+enum status mla_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h);
+
+/* o[T, H, d_v] from q[T, H, d_n + d_r] (its RoPE part not yet rotated) and the cached rows. */
+enum status latent_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
+enum status expanded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
+
+/* 1 when decompressing keys and values costs fewer multiplications than the absorbed form. */
+int step_expanding_is_cheaper(const struct model_config *model, const struct batch *batch);
+
+/* u[T, d] = FFN(h[T, d]): a dense layer. */
+enum status ffn_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h);
+
+/* u[T, d] = shared expert + routed experts of h[T, d]. */
+enum status moe_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h);
+
+/* This rank's columns of down(silu(gate h) * up h): a part of a sum over tp. */
+enum status ffn_partial(struct step *s, struct tensor *u, const struct tensor *h,
+                        const struct ffn_weights *w);
+
+/* Computes the logits that the batch asks for; rank 0 of tp hands them to `sink`.  A failing sink does
+ * not stop the exchange between ranks: its status goes to *sunk (set to STATUS_OK before). */
+enum status step_logits(struct step *s, logits_sink sink, void *context, enum status *sunk);
+
+#endif

@@ -1,0 +1,410 @@
+/* weights.c - the one table of tensors of both graphs, and what a plan cuts of each. */
+#include "runtime/weights.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Sizes of dimensions, by what they count. */
+enum extent {
+    X_NONE,
+    X_D,        /* hidden size                             */
+    X_VOCAB,    /* vocabulary                              */
+    X_CQ,       /* compressed query                        */
+    X_C,        /* latent                                  */
+    X_C_R,      /* latent and RoPE key                     */
+    X_HEADS_Q,  /* heads x (d_n + d_r)                     */
+    X_HEADS_KV, /* heads x (d_n + d_v)                     */
+    X_HEADS_V,  /* heads x d_v                             */
+    X_DENSE,    /* columns of a dense FFN                  */
+    X_EXPERT,   /* columns of a routed expert              */
+    X_SHARED,   /* columns of the shared expert            */
+    X_E         /* routed experts                          */
+};
+
+/* Where a tensor occurs. */
+enum scope { ONCE, EACH_LAYER, DENSE_LAYERS, MOE_LAYERS, EACH_EXPERT };
+
+/* On what its presence depends. */
+enum condition { ALWAYS, UNTIED, WITH_CQ, WITHOUT_CQ, WITH_BIAS, WITH_CQ_AND_BIAS, NOAUX, SHARED };
+
+static const struct row {
+    enum weight_field field;
+    enum scope scope;
+    enum condition condition;
+    enum weight_split split;
+    enum extent rows, columns;
+    const char *name; /* after "model.layers.L." where it is of a layer */
+} table[] = {
+    // clang-format off
+    {WEIGHT_EMBEDDING,      ONCE,         ALWAYS,           SPLIT_VOCAB_ROWS,     X_VOCAB,    X_D,
+        "model.embed_tokens.weight"},
+    {WEIGHT_ATTENTION_GAIN, EACH_LAYER,   ALWAYS,           SPLIT_NONE,           X_D,        X_NONE,
+        "input_layernorm.weight"},
+    {WEIGHT_Q,              EACH_LAYER,   WITHOUT_CQ,       SPLIT_HEAD_ROWS,      X_HEADS_Q,  X_D,
+        "self_attn.q_proj.weight"},
+    {WEIGHT_DQ,             EACH_LAYER,   WITH_CQ,          SPLIT_NONE,           X_CQ,       X_D,
+        "self_attn.q_a_proj.weight"},
+    {WEIGHT_DQ_BIAS,        EACH_LAYER,   WITH_CQ_AND_BIAS, SPLIT_NONE,           X_CQ,       X_NONE,
+        "self_attn.q_a_proj.bias"},
+    {WEIGHT_CQ_GAIN,        EACH_LAYER,   WITH_CQ,          SPLIT_NONE,           X_CQ,       X_NONE,
+        "self_attn.q_a_layernorm.weight"},
+    {WEIGHT_UQ,             EACH_LAYER,   WITH_CQ,          SPLIT_HEAD_ROWS,      X_HEADS_Q,  X_CQ,
+        "self_attn.q_b_proj.weight"},
+    {WEIGHT_DKV,            EACH_LAYER,   ALWAYS,           SPLIT_NONE,           X_C_R,      X_D,
+        "self_attn.kv_a_proj_with_mqa.weight"},
+    {WEIGHT_DKV_BIAS,       EACH_LAYER,   WITH_BIAS,        SPLIT_NONE,           X_C_R,      X_NONE,
+        "self_attn.kv_a_proj_with_mqa.bias"},
+    {WEIGHT_CKV_GAIN,       EACH_LAYER,   ALWAYS,           SPLIT_NONE,           X_C,        X_NONE,
+        "self_attn.kv_a_layernorm.weight"},
+    {WEIGHT_UKV,            EACH_LAYER,   ALWAYS,           SPLIT_HEAD_ROWS,      X_HEADS_KV, X_C,
+        "self_attn.kv_b_proj.weight"},
+    {WEIGHT_O,              EACH_LAYER,   ALWAYS,           SPLIT_HEAD_COLUMNS,   X_D,        X_HEADS_V,
+        "self_attn.o_proj.weight"},
+    {WEIGHT_O_BIAS,         EACH_LAYER,   WITH_BIAS,        SPLIT_NONE,           X_D,        X_NONE,
+        "self_attn.o_proj.bias"},
+    {WEIGHT_FFN_GAIN,       EACH_LAYER,   ALWAYS,           SPLIT_NONE,           X_D,        X_NONE,
+        "post_attention_layernorm.weight"},
+    {WEIGHT_DENSE_GATE,     DENSE_LAYERS, ALWAYS,           SPLIT_DENSE_ROWS,     X_DENSE,    X_D,
+        "mlp.gate_proj.weight"},
+    {WEIGHT_DENSE_UP,       DENSE_LAYERS, ALWAYS,           SPLIT_DENSE_ROWS,     X_DENSE,    X_D,
+        "mlp.up_proj.weight"},
+    {WEIGHT_DENSE_DOWN,     DENSE_LAYERS, ALWAYS,           SPLIT_DENSE_COLUMNS,  X_D,        X_DENSE,
+        "mlp.down_proj.weight"},
+    {WEIGHT_ROUTER,         MOE_LAYERS,   ALWAYS,           SPLIT_NONE,           X_E,        X_D,
+        "mlp.gate.weight"},
+    {WEIGHT_ROUTER_BIAS,    MOE_LAYERS,   NOAUX,            SPLIT_NONE,           X_E,        X_NONE,
+        "mlp.gate.e_score_correction_bias"},
+    {WEIGHT_SHARED_GATE,    MOE_LAYERS,   SHARED,           SPLIT_SHARED_ROWS,    X_SHARED,   X_D,
+        "mlp.shared_experts.gate_proj.weight"},
+    {WEIGHT_SHARED_UP,      MOE_LAYERS,   SHARED,           SPLIT_SHARED_ROWS,    X_SHARED,   X_D,
+        "mlp.shared_experts.up_proj.weight"},
+    {WEIGHT_SHARED_DOWN,    MOE_LAYERS,   SHARED,           SPLIT_SHARED_COLUMNS, X_D,        X_SHARED,
+        "mlp.shared_experts.down_proj.weight"},
+    {WEIGHT_EXPERT_GATE,    EACH_EXPERT,  ALWAYS,           SPLIT_EXPERT_ROWS,    X_EXPERT,   X_D,
+        "gate_proj.weight"},
+    {WEIGHT_EXPERT_UP,      EACH_EXPERT,  ALWAYS,           SPLIT_EXPERT_ROWS,    X_EXPERT,   X_D,
+        "up_proj.weight"},
+    {WEIGHT_EXPERT_DOWN,    EACH_EXPERT,  ALWAYS,           SPLIT_EXPERT_COLUMNS, X_D,        X_EXPERT,
+        "down_proj.weight"},
+    {WEIGHT_FINAL_GAIN,     ONCE,         ALWAYS,           SPLIT_NONE,           X_D,        X_NONE,
+        "model.norm.weight"},
+    {WEIGHT_HEAD,           ONCE,         UNTIED,           SPLIT_VOCAB_ROWS,     X_VOCAB,    X_D,
+        "lm_head.weight"},
+    // clang-format on
+};
+enum { TABLE_ROWS = sizeof table / sizeof table[0] };
+
+static int64_t extent_of(const struct model_config *c, enum extent extent)
+{
+    switch (extent) {
+    case X_NONE:
+        return 0;
+    case X_D:
+        return c->d;
+    case X_VOCAB:
+        return c->vocab_size;
+    case X_CQ:
+        return c->d_cq;
+    case X_C:
+        return c->d_c;
+    case X_C_R:
+        return c->d_c + c->d_r;
+    case X_HEADS_Q:
+        return c->n_heads * (c->d_n + c->d_r);
+    case X_HEADS_KV:
+        return c->n_heads * (c->d_n + c->d_v);
+    case X_HEADS_V:
+        return c->n_heads * c->d_v;
+    case X_DENSE:
+        return c->dense_columns;
+    case X_EXPERT:
+        return c->expert_columns;
+    case X_SHARED:
+        return c->n_shared_experts * c->expert_columns;
+    case X_E:
+        return c->router.n_experts;
+    }
+    return 0;
+}
+
+static int holds(const struct model_config *c, enum condition condition)
+{
+    switch (condition) {
+    case ALWAYS:
+        return 1;
+    case UNTIED:
+        return !c->ties_embeddings;
+    case WITH_CQ:
+        return c->d_cq > 0;
+    case WITHOUT_CQ:
+        return c->d_cq == 0;
+    case WITH_BIAS:
+        return c->has_attention_bias;
+    case WITH_CQ_AND_BIAS:
+        return c->has_attention_bias && c->d_cq > 0;
+    case NOAUX:
+        return c->router.method == ROUTER_NOAUX_TC;
+    case SHARED:
+        return c->n_shared_experts > 0;
+    }
+    return 0;
+}
+
+static int is_in_layer(const struct model_config *c, enum scope scope, int layer)
+{
+    switch (scope) {
+    case ONCE:
+        return 0;
+    case EACH_LAYER:
+        return 1;
+    case DENSE_LAYERS:
+        return !c->is_moe[layer];
+    case MOE_LAYERS:
+    case EACH_EXPERT:
+        return c->is_moe[layer];
+    }
+    return 0;
+}
+
+static enum status visit_row(const struct model_config *c, const struct row *row, int layer,
+                             int expert, weight_visitor visit, void *context)
+{
+    struct weight_item item = {.field = row->field,
+                               .split = row->split,
+                               .layer = layer,
+                               .expert = expert,
+                               .ndim = row->columns == X_NONE ? 1 : 2,
+                               .dim = {extent_of(c, row->rows), extent_of(c, row->columns)},
+                               .is_f32 = row->field == WEIGHT_ROUTER_BIAS};
+    if (expert >= 0)
+        snprintf(item.name, sizeof item.name, "%smodel.layers.%d.mlp.experts.%d.%s",
+                 c->tensor_prefix, layer, expert, row->name);
+    else if (layer >= 0)
+        snprintf(item.name, sizeof item.name, "%smodel.layers.%d.%s", c->tensor_prefix, layer,
+                 row->name);
+    else
+        snprintf(item.name, sizeof item.name, "%s%s", c->tensor_prefix, row->name);
+    return visit(context, &item);
+}
+
+static enum status visit_layer(const struct model_config *c, int layer, weight_visitor visit,
+                               void *context)
+{
+    for (int i = 0; i < TABLE_ROWS; i++) {
+        const struct row *row = &table[i];
+        if (row->scope == EACH_EXPERT || !is_in_layer(c, row->scope, layer) ||
+            !holds(c, row->condition))
+            continue;
+        TRY(visit_row(c, row, layer, -1, visit, context));
+    }
+    for (int e = 0; c->is_moe[layer] && e < c->router.n_experts; e++)
+        for (int i = 0; i < TABLE_ROWS; i++)
+            if (table[i].scope == EACH_EXPERT)
+                TRY(visit_row(c, &table[i], layer, e, visit, context));
+    return STATUS_OK;
+}
+
+enum status weights_each(const struct model_config *config, weight_visitor visit, void *context)
+{
+    int i = 0;
+    for (; table[i].scope == ONCE; i++)
+        TRY(visit_row(config, &table[i], -1, -1, visit, context));
+    for (int layer = 0; layer < config->n_layers; layer++)
+        TRY(visit_layer(config, layer, visit, context));
+    for (; i < TABLE_ROWS; i++)
+        if (table[i].scope == ONCE && holds(config, table[i].condition))
+            TRY(visit_row(config, &table[i], -1, -1, visit, context));
+    return STATUS_OK;
+}
+
+struct model_extent weights_extent(const struct model_config *c)
+{
+    return (struct model_extent){
+        .n_heads = c->n_heads,
+        .vocab_size = c->vocab_size,
+        .n_experts = c->router.n_experts,
+        .dense_columns = c->dense_columns,
+        .shared_columns = extent_of(c, X_SHARED),
+        .expert_columns = c->expert_columns,
+    };
+}
+
+void weight_cut(const struct model_config *c, const struct shard_plan *plan,
+                const struct weight_item *item, struct span *rows, struct span *columns)
+{
+    *rows = (struct span){0, item->dim[0]};
+    *columns = (struct span){0, item->ndim == 2 ? item->dim[1] : 1};
+    int64_t head_rows = item->dim[0] / c->n_heads; /* of the tensors that are split by heads */
+    switch (item->split) {
+    case SPLIT_NONE:
+        break;
+    case SPLIT_VOCAB_ROWS:
+        *rows = plan->vocab;
+        break;
+    case SPLIT_HEAD_ROWS:
+        *rows = (struct span){plan->heads.begin * head_rows, plan->heads.end * head_rows};
+        break;
+    case SPLIT_HEAD_COLUMNS:
+        *columns = (struct span){plan->heads.begin * c->d_v, plan->heads.end * c->d_v};
+        break;
+    case SPLIT_DENSE_ROWS:
+        *rows = plan->dense_columns;
+        break;
+    case SPLIT_DENSE_COLUMNS:
+        *columns = plan->dense_columns;
+        break;
+    case SPLIT_SHARED_ROWS:
+        *rows = plan->shared_columns;
+        break;
+    case SPLIT_SHARED_COLUMNS:
+        *columns = plan->shared_columns;
+        break;
+    case SPLIT_EXPERT_ROWS:
+        *rows = plan->expert_columns;
+        break;
+    case SPLIT_EXPERT_COLUMNS:
+        *columns = plan->expert_columns;
+        break;
+    }
+}
+
+void weight_slice(const struct model_config *config, const struct shard_plan *plan,
+                  const struct weight_item *item, struct span *rows, struct span *columns)
+{
+    int is_elsewhere = item->expert >= 0 &&
+                       (item->expert < plan->experts.begin || item->expert >= plan->experts.end);
+    weight_cut(config, plan, item, rows, columns);
+    if (is_elsewhere || span_size(*rows) == 0 || span_size(*columns) == 0)
+        *rows = *columns = (struct span){0, 0};
+}
+
+struct byte_count {
+    const struct model_config *config;
+    const struct safetensors *checkpoint;
+    const struct shard_plan *plan;
+    int64_t bytes;
+};
+
+static enum status count_bytes(void *context, const struct weight_item *item)
+{
+    struct byte_count *count = context;
+    struct span rows, columns;
+    enum dtype dtype = item->is_f32 ? DTYPE_F32 : count->config->dtype;
+    if (count->checkpoint != NULL) {
+        const struct safetensors_entry *entry = safetensors_find(count->checkpoint, item->name);
+        if (entry == NULL)
+            FAIL(STATUS_INVALID, "tensor %s is missing", item->name);
+        dtype = entry->dtype;
+    }
+    weight_slice(count->config, count->plan, item, &rows, &columns);
+    count->bytes += span_size(rows) * span_size(columns) * (int64_t)dtype_bytes(dtype);
+    return STATUS_OK;
+}
+
+enum status weights_rank_bytes(const struct model_config *config,
+                               const struct safetensors *checkpoint, const struct shard_plan *plan,
+                               int64_t *bytes)
+{
+    struct byte_count count = {config, checkpoint, plan, 0};
+    TRY(weights_each(config, count_bytes, &count));
+    *bytes = count.bytes;
+    return STATUS_OK;
+}
+
+struct check {
+    const struct model_config *config;
+    const struct safetensors *checkpoint;
+    unsigned char *is_known; /* [safetensors_count] */
+};
+
+static int entry_index(const struct safetensors *checkpoint, const char *name)
+{
+    int low = 0, high = safetensors_count(checkpoint);
+    while (low < high) {
+        int middle = (low + high) / 2;
+        int order = strcmp(safetensors_at(checkpoint, middle)->name, name);
+        if (order == 0)
+            return middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return -1;
+}
+
+static enum status check_item(void *context, const struct weight_item *item)
+{
+    struct check *check = context;
+    int index = entry_index(check->checkpoint, item->name);
+    if (index < 0)
+        FAIL(STATUS_INVALID,
+             "tensor %s is missing: config.json (%s) needs it; is the checkpoint complete?",
+             item->name, check->config->model_type);
+    const struct safetensors_entry *entry = safetensors_at(check->checkpoint, index);
+    const char *path = safetensors_path(check->checkpoint, entry);
+    check->is_known[index] = 1;
+    int same = entry->ndim == item->ndim;
+    for (int i = 0; same && i < item->ndim; i++)
+        same = entry->dim[i] == item->dim[i];
+    if (!same) {
+        char found[96] = "";
+        size_t used = 0;
+        for (int i = 0; i < entry->ndim; i++)
+            used += (size_t)snprintf(found + used, sizeof found - used, "%s%lld", i ? ", " : "",
+                                     (long long)entry->dim[i]);
+        char expected[64];
+        if (item->ndim == 1)
+            snprintf(expected, sizeof expected, "%lld", (long long)item->dim[0]);
+        else
+            snprintf(expected, sizeof expected, "%lld, %lld", (long long)item->dim[0],
+                     (long long)item->dim[1]);
+        FAIL(STATUS_INVALID, "%s: tensor %s has shape [%s], config.json implies [%s]", path,
+             item->name, found, expected);
+    }
+    if (entry->dtype != DTYPE_F32 && entry->dtype != DTYPE_F16 && entry->dtype != DTYPE_BF16)
+        FAIL(STATUS_UNSUPPORTED,
+             "%s: tensor %s is stored as %s; this version multiplies from f32, f16 and bf16", path,
+             item->name, dtype_name(entry->dtype));
+    return STATUS_OK;
+}
+
+/* MTP layers follow the last layer; old checkpoints hold inv_freq; a tied lm_head may be written. */
+static int is_skipped(const struct model_config *c, const char *name)
+{
+    size_t prefix = strlen(c->tensor_prefix);
+    int layer;
+    if (strncmp(name, c->tensor_prefix, prefix) != 0)
+        return 1; /* a vision tower beside the language model */
+    name += prefix;
+    if (sscanf(name, "model.layers.%d.", &layer) == 1 && layer >= c->n_layers &&
+        layer < c->n_layers + c->n_mtp_layers)
+        return 1;
+    if (strstr(name, ".rotary_emb.inv_freq") != NULL)
+        return 1;
+    return c->ties_embeddings && strcmp(name, "lm_head.weight") == 0;
+}
+
+enum status weights_check(const struct model_config *config, const struct safetensors *checkpoint)
+{
+    int count = safetensors_count(checkpoint);
+    unsigned char *is_known = calloc((size_t)count + 1, 1);
+    if (is_known == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for a list of %d tensors", count);
+    struct check check = {config, checkpoint, is_known};
+    enum status status = weights_each(config, check_item, &check);
+    for (int i = 0; status == STATUS_OK && i < count; i++) {
+        const struct safetensors_entry *entry = safetensors_at(checkpoint, i);
+        if (!is_known[i] && !is_skipped(config, entry->name))
+            status =
+                status_fail(STATUS_UNSUPPORTED, __FILE__, __LINE__,
+                            "%s: tensor %s is not part of the graph that config.json "
+                            "describes (%s, %d layers); running without it would give wrong text",
+                            safetensors_path(checkpoint, entry), entry->name, config->model_type,
+                            config->n_layers);
+    }
+    free(is_known);
+    return status;
+}

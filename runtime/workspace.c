@@ -1,0 +1,84 @@
+/* workspace.c - the sizes of all activations, in one place. */
+#include "runtime/step.h"
+
+/* One f32 tensor of up to three dimensions; the first failure ends the layout. */
+static enum status take(struct arena *arena, struct tensor *t, int64_t n0, int64_t n1, int64_t n2)
+{
+    const int64_t dim[] = {n0, n1, n2};
+    return arena_tensor(arena, t, DTYPE_F32, n2 == 0 ? 2 : 3, dim);
+}
+
+static enum status take_state(struct arena *arena, struct attention_state *state, int64_t tokens,
+                              int64_t heads, int64_t width)
+{
+    TRY(take(arena, &state->o, tokens, heads, width));
+    TRY(take(arena, &state->m, tokens, heads, 0));
+    return take(arena, &state->l, tokens, heads, 0);
+}
+
+static enum status take_attention(struct workspace *w, struct arena *arena,
+                                  const struct model_config *c, int64_t heads, int64_t tokens,
+                                  int expands)
+{
+    int64_t d_q = c->d_n + c->d_r, d_row = c->d_c + c->d_r;
+    int64_t expanded_tokens = expands ? tokens : 0, rows = expands ? EXPANDED_ROWS : 0;
+    TRY(take(arena, &w->c_q, tokens, c->d_cq, 0));
+    TRY(take(arena, &w->q, tokens, heads * d_q, 0));
+    TRY(take(arena, &w->c_kv_k_r, tokens, d_row, 0));
+    TRY(take(arena, &w->q_latent, tokens, heads, d_row));
+    TRY(take_state(arena, &w->latent, tokens, heads, c->d_c));
+    TRY(take(arena, &w->o_latent, tokens, heads, c->d_c));
+    TRY(take(arena, &w->o, tokens, heads * c->d_v, 0));
+    TRY(take(arena, &w->rows, rows, d_row, 0));
+    TRY(take(arena, &w->k_c, rows, heads, c->d_n));
+    TRY(take(arena, &w->v, rows, heads, c->d_v));
+    TRY(take_state(arena, &w->expanded, expanded_tokens, heads, c->d_v));
+    return take_state(arena, &w->partial, expanded_tokens, heads, c->d_v);
+}
+
+static enum status take_ffn(struct workspace *work, struct arena *arena,
+                            const struct model_config *c, const struct weights *weights,
+                            const struct ops *ops, int64_t tokens)
+{
+    int64_t columns = 0, n_chosen = c->router.n_chosen;
+    size_t scratch = 0;
+    for (int i = 0; i < c->n_layers; i++) {
+        const struct layer_weights *layer = &weights->layer[i];
+        if (layer->ffn.gate.n > columns)
+            columns = layer->ffn.gate.n;
+        if (!layer->is_moe)
+            continue;
+        size_t bytes = ops->experts_scratch_bytes(tokens, &layer->experts, c->router.n_chosen);
+        if (bytes > scratch)
+            scratch = bytes;
+    }
+    TRY(take(arena, &work->gate, tokens, columns, 0));
+    TRY(take(arena, &work->up, tokens, columns, 0));
+    TRY(take(arena, &work->router_logits, tokens, c->router.n_experts, 0));
+    TRY(take(arena, &work->chosen, tokens, n_chosen, 0));
+    work->chosen.dtype = DTYPE_I32;
+    TRY(take(arena, &work->chosen_weight, tokens, n_chosen, 0));
+    return arena_take(arena, &work->experts_scratch, scratch);
+}
+
+enum status workspace_open(struct workspace *work, struct arena *arena,
+                           const struct model_config *model, const struct weights *weights,
+                           const struct shard_plan *plan, const struct ops *ops, int64_t max_tokens,
+                           int expands)
+{
+    const int64_t all_rows = LOGITS_ROWS * model->vocab_size;
+    /* the final norm of LOGITS_ROWS rows goes to h */
+    int64_t rows = max_tokens > LOGITS_ROWS ? max_tokens : LOGITS_ROWS;
+    void *joined;
+    *work = (struct workspace){0};
+    TRY(take(arena, &work->x, max_tokens, model->d, 0));
+    TRY(take(arena, &work->h, rows, model->d, 0));
+    TRY(take(arena, &work->u, max_tokens, model->d, 0));
+    TRY(take_attention(work, arena, model, span_size(plan->heads), max_tokens, expands));
+    TRY(take_ffn(work, arena, model, weights, ops, max_tokens));
+    TRY(take(arena, &work->logits, LOGITS_ROWS, span_size(plan->vocab), 0));
+    TRY(arena_tensor(arena, &work->gathered, DTYPE_F32, 1, &all_rows));
+    TRY(arena_take(arena, &joined, (size_t)model->vocab_size * sizeof(float)));
+    work->joined = joined;
+    return STATUS_OK;
+}

@@ -1,0 +1,275 @@
+/* The collectives of comm.h against serial results, on every member. */
+#include "mpi_check.h"
+
+#include "kernels/core/trace.h"
+#include "parallel/comm.h"
+#include "parallel/shard_plan.h"
+#include <math.h>
+
+/* Of very different sizes, so that another order of additions shows. */
+static float random_float(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    float value = (float)(int32_t)(*state >> 32) / 2147483648.0f;
+    return ldexpf(value, (int)(*state >> 20 & 15));
+}
+
+static uint64_t seed_of(int world_rank, int64_t salt)
+{
+    return UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)(world_rank + 1) + (uint64_t)salt;
+}
+
+static int world_rank(const struct group *group, int index)
+{
+    return group->first + index * group->stride;
+}
+
+/* The tree by its recursive definition: the left half is the largest power of two below the size. */
+static float recursive_sum(const float *parts, int n)
+{
+    int half = 1;
+    if (n == 1)
+        return parts[0];
+    while (half * 2 < n)
+        half *= 2;
+    return recursive_sum(parts, half) + recursive_sum(parts + half, n - half);
+}
+
+static void *claim(size_t bytes)
+{
+    void *data = calloc(bytes + 1, 1);
+    REQUIRE(data != NULL);
+    return data;
+}
+
+/* Bytes past the end must stay as they are. */
+static void check_all_reduce(struct comm *comm, int64_t count, int64_t salt)
+{
+    enum { GUARD = 16 };
+    int size = comm->group.size;
+    uint64_t *states = claim((size_t)size * sizeof *states);
+    float *parts = claim((size_t)size * sizeof *parts);
+    float *x = claim((size_t)(count + GUARD) * sizeof *x);
+    float *expected = claim((size_t)(count + GUARD) * sizeof *expected);
+    for (int i = 0; i < size; i++)
+        states[i] = seed_of(world_rank(&comm->group, i), salt);
+    for (int64_t k = 0; k < count; k++) {
+        for (int i = 0; i < size; i++)
+            parts[i] = random_float(&states[i]);
+        x[k] = parts[comm->group.index];
+        expected[k] = recursive_sum(parts, size);
+    }
+
+    struct tensor t = tensor_1d(x, DTYPE_F32, count);
+    int64_t before = trace_value(TRACE_ALL_REDUCES);
+    CHECK(comm->ops->all_reduce(comm, &t, NULL) == STATUS_OK);
+    CHECK(memcmp(x, expected, (size_t)(count + GUARD) * sizeof *x) == 0);
+    CHECK(trace_value(TRACE_ALL_REDUCES) - before == (size > 1));
+    free(states);
+    free(parts);
+    free(x);
+    free(expected);
+}
+
+static void all_reduce_gives_the_bits_of_the_serial_tree(struct comm *comm)
+{
+    const int64_t counts[] = {0, 1, 7, 8, 1000, 4095, 4096, 4097, 16384};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        check_all_reduce(comm, counts[i], (int64_t)i);
+}
+
+/* At and beyond what is in flight at once. */
+static void long_vectors_are_cut_into_chunks(struct comm *comm)
+{
+    const int64_t counts[] = {32767, 32768, 65535, 65536, 65537, 1000000};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        check_all_reduce(comm, counts[i], (int64_t)i);
+}
+
+static void all_reduce_refuses_what_it_cannot_sum(struct comm *comm)
+{
+    float data[12] = {0};
+    struct tensor whole = tensor_2d(data, DTYPE_F32, 3, 4), strided = tensor_columns(&whole, 0, 2);
+    struct tensor halves = tensor_1d(data, DTYPE_BF16, 12);
+    if (comm->group.size == 1)
+        return;
+    CHECK(comm->ops->all_reduce(comm, &strided, NULL) == STATUS_INVALID);
+    CHECK(comm->ops->all_reduce(comm, &halves, NULL) == STATUS_INVALID);
+}
+
+/* Member i gives counts[i] values that name the member and the place. */
+static void check_all_gather(struct comm *comm, const int64_t *counts, int in_place)
+{
+    int64_t total = 0, offset = 0, own = counts[comm->group.index];
+    for (int i = 0; i < comm->group.size; i++) {
+        offset += i < comm->group.index ? counts[i] : 0;
+        total += counts[i];
+    }
+    int32_t *y = claim((size_t)(total + 1) * sizeof *y);
+    int32_t *x = in_place ? y + offset : claim((size_t)own * sizeof *x);
+    y[total] = -1;
+    for (int64_t k = 0; k < own; k++)
+        x[k] = (int32_t)(comm->group.index * 10000000 + k);
+
+    struct tensor ty = tensor_1d(y, DTYPE_I32, total), tx = tensor_1d(x, DTYPE_I32, own);
+    CHECK(comm->ops->all_gather(comm, &ty, &tx, counts, NULL) == STATUS_OK);
+    int wrong = y[total] != -1;
+    for (int i = 0, place = 0; i < comm->group.size; i++)
+        for (int64_t k = 0; k < counts[i]; k++)
+            wrong += y[place++] != (int32_t)(i * 10000000 + k);
+    CHECK(wrong == 0);
+    if (!in_place)
+        free(x);
+    free(y);
+}
+
+static void all_gather_takes_uneven_and_empty_counts(struct comm *comm)
+{
+    int size = comm->group.size;
+    int64_t *counts = claim((size_t)size * sizeof *counts);
+    for (int shape = 0; shape < 6; shape++) {
+        for (int i = 0; i < size; i++) {
+            const int64_t shapes[] = {0,        1, i, i == size - 1 ? 1000 : 0, 100000 + i * 77,
+                                      i % 2 * 5};
+            counts[i] = shapes[shape];
+        }
+        check_all_gather(comm, counts, 0);
+        check_all_gather(comm, counts, 1);
+    }
+    free(counts);
+}
+
+static void all_gather_refuses_counts_that_do_not_fit(struct comm *comm)
+{
+    if (comm->group.size == 1)
+        return;
+    int64_t *counts = claim((size_t)comm->group.size * sizeof *counts);
+    float data[4] = {0};
+    struct tensor x = tensor_1d(data, DTYPE_F32, 3), y = tensor_1d(data, DTYPE_F32, 4);
+    CHECK(comm->ops->all_gather(comm, &y, &x, counts, NULL) == STATUS_INVALID);
+    free(counts);
+}
+
+static void broadcast_reaches_all_from_any_root(struct comm *comm)
+{
+    const int64_t counts[] = {0, 1, 13, 4096, 300001};
+    for (int root = 0; root < comm->group.size; root++)
+        for (size_t c = 0; c < sizeof counts / sizeof counts[0]; c++) {
+            uint16_t *data = claim((size_t)counts[c] * sizeof *data);
+            int is_root = comm->group.index == root, wrong = 0;
+            for (int64_t k = 0; k < counts[c]; k++)
+                data[k] = (uint16_t)(is_root ? k * 3 + root : 0xffff);
+            struct tensor t = tensor_1d(data, DTYPE_BF16, counts[c]);
+            CHECK(comm->ops->broadcast(comm, &t, root, NULL) == STATUS_OK);
+            for (int64_t k = 0; k < counts[c]; k++)
+                wrong += data[k] != (uint16_t)(k * 3 + root);
+            CHECK(wrong == 0);
+            free(data);
+        }
+}
+
+static void bytes_are_broadcast(struct comm *comm)
+{
+    char text[40] = "";
+    int root = comm->group.size - 1;
+    if (comm->group.index == root)
+        snprintf(text, sizeof text, "from member %d", root);
+    CHECK(comm_broadcast_bytes(comm, text, sizeof text, root) == STATUS_OK);
+    char expected[40];
+    snprintf(expected, sizeof expected, "from member %d", root);
+    CHECK(strcmp(text, expected) == 0);
+    CHECK(comm_broadcast_bytes(comm, NULL, 0, 0) == STATUS_OK);
+}
+
+static void lowest_finds_the_lowest(struct comm *comm)
+{
+    int found;
+    for (int low = 0; low <= comm->group.size; low++) {
+        CHECK(comm->ops->lowest(comm, &found, comm->group.index >= low) == STATUS_OK);
+        CHECK(found == (low < comm->group.size ? low : -1));
+    }
+}
+
+static void check_comm(struct comm *comm)
+{
+    CHECK(strcmp(comm->ops->name, comm->group.size == 1 ? "self" : "mpi") == 0);
+    all_reduce_gives_the_bits_of_the_serial_tree(comm);
+    all_reduce_refuses_what_it_cannot_sum(comm);
+    all_gather_takes_uneven_and_empty_counts(comm);
+    all_gather_refuses_counts_that_do_not_fit(comm);
+    broadcast_reaches_all_from_any_root(comm);
+    bytes_are_broadcast(comm);
+    lowest_finds_the_lowest(comm);
+    CHECK(comm->ops->barrier(comm) == STATUS_OK);
+}
+
+/* The groups of an axis work at the same time, each rank in its own and with as many calls as its
+ * place says, so that one group runs ahead of the others. */
+static void groups_work_at_the_same_time(const struct mesh *mesh)
+{
+    struct comm ep, etp;
+    CHECK(comm_open(&ep, &mesh->ep) == STATUS_OK);
+    CHECK(comm_open(&etp, &mesh->etp) == STATUS_OK);
+    check_comm(&ep);
+    for (int i = 0; i < 3 + mesh->ep.index * 20; i++)
+        check_all_reduce(&etp, 100, i);
+    for (int i = 0; i < 3 + mesh->etp.index * 20; i++)
+        check_all_reduce(&ep, 5000, i);
+    check_comm(&etp);
+    comm_close(&etp);
+    comm_close(&ep);
+    comm_close(&ep); /* closing twice is harmless */
+}
+
+/* The last rank alone, the others together. */
+static void unequal_groups_open_together(const struct mesh *mesh)
+{
+    if (mesh->world.size < 3)
+        return;
+    int others = mesh->world.size - 1, is_last = mesh->rank == others;
+    struct group group = is_last ? (struct group){"odd", 1, 0, others, 1}
+                                 : (struct group){"odd", others, mesh->rank, 0, 1};
+    struct comm comm;
+    CHECK(comm_open(&comm, &group) == STATUS_OK);
+    check_comm(&comm);
+    comm_close(&comm);
+}
+
+static void backends_refuse_the_wrong_group(const struct mesh *mesh)
+{
+    struct comm comm = {0};
+    struct group two = {"two", 2, 0, 0, 1};
+    CHECK(comm_self_open(&comm, &two) == STATUS_INVALID);
+    comm_close(&comm);
+    comm_close(NULL);
+    if (!check_process.uses_mpi)
+        CHECK(comm_mpi_open(&comm, &two) == STATUS_COMM);
+    /* Ranks that the job does not have: the library's refusal comes back as a status. */
+    struct group beyond = {"beyond", 2, mesh->rank, mesh->world.size, 1};
+    CHECK(comm_mpi_open(&comm, &beyond) == STATUS_COMM);
+    CHECK(strlen(status_text()) > 10);
+}
+
+int main(int argc, char **argv)
+{
+    check_begin(&argc, &argv);
+    int size = check_process.size;
+    struct mesh mesh;
+    struct comm world;
+    struct mesh_spec spec = {.world_size = size, .ep_size = 1};
+    REQUIRE(mesh_build(&mesh, &spec, check_process.rank) == STATUS_OK);
+    REQUIRE(comm_open(&world, &mesh.world) == STATUS_OK);
+    check_comm(&world);
+    long_vectors_are_cut_into_chunks(&world);
+    for (spec.ep_size = 1; spec.ep_size <= size; spec.ep_size++) {
+        if (size % spec.ep_size != 0)
+            continue;
+        REQUIRE(mesh_build(&mesh, &spec, check_process.rank) == STATUS_OK);
+        groups_work_at_the_same_time(&mesh);
+    }
+    unequal_groups_open_together(&mesh);
+    backends_refuse_the_wrong_group(&mesh);
+    CHECK(mpi_comm_count() == (check_process.uses_mpi ? 1 + (size > 1) : 0));
+    comm_close(&world);
+    return check_end("test_mpi_comm");
+}

@@ -1,0 +1,185 @@
+/* test_mpi_golden.c - every golden checkpoint against the float64 oracle, on this many ranks.
+ *
+ * For ep = 1 and ep = all ranks, and for absorbed and expanded attention: logits of
+ * all positions within 2e-4 of the largest |logit|, greedy tokens equal; the
+ * prompt in chunks and token by token; absorbed = expanded within 1e-5; trace
+ * counters prove that the form meant was the one that ran.
+ */
+#include <math.h>
+
+#include "kernels/core/log.h"
+#include "kernels/core/trace.h"
+#include "runtime/engine.h"
+#include "tests/runtime/golden_cases.h"
+
+static const double tolerance = 2e-4, tolerance_forms = 1e-5;
+static int n_checks, n_failures;
+
+struct rows {
+    const struct golden_prompt *golden;
+    int64_t next;  /* row the next logits belong to */
+    float *logits; /* [n_ids - 1, vocab] as they came */
+};
+
+static enum status keep_row(void *context, int entry, int token, const float *logits)
+{
+    struct rows *rows = context;
+    int64_t vocab = rows->golden->vocab;
+    (void)entry;
+    (void)token;
+    memcpy(rows->logits + rows->next++ * vocab, logits, (size_t)vocab * sizeof *logits);
+    return STATUS_OK;
+}
+
+static void check(int is_right, const char *what, const char *where, double value)
+{
+    n_checks++;
+    if (is_right)
+        return;
+    n_failures++;
+    printf("FAILED %s: %s: %g\n", where, what, value);
+}
+
+/* Runs all ids but the last in steps of `chunk` tokens. */
+static enum status run_prompt(struct engine *engine, struct rows *rows, int chunk)
+{
+    int n = rows->golden->n_ids - 1;
+    rows->next = 0;
+    for (int at = 0; at < n; at += chunk) {
+        int count = n - at < chunk ? n - at : chunk;
+        const struct step_entry entry = {.sequence = 0, .n_tokens = count, .first_logits = 0};
+        const struct step_plan plan = {
+            .n_entries = 1, .n_tokens = count, .entry = &entry, .ids = rows->golden->ids + at};
+        TRY(engine_step(engine, &plan, keep_row, rows));
+    }
+    engine_release(engine, 0);
+    return STATUS_OK;
+}
+
+static int argmax(const float *x, int64_t n)
+{
+    int best = 0;
+    for (int i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+/* max |a - b| / max |b| over all rows */
+static double difference(const float *a, const float *b, int64_t n)
+{
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        if (!(d <= worst)) /* NaN counts as worst */
+            worst = d;
+        largest = fmax(largest, fabs((double)b[i]));
+    }
+    return worst / largest;
+}
+
+static void compare(const struct rows *rows, const char *where)
+{
+    const struct golden_prompt *g = rows->golden;
+    double d = difference(rows->logits, g->logits, (g->n_ids - 1) * g->vocab);
+    int wrong = 0;
+    check(rows->next == g->n_ids - 1, "rows of logits", where, (double)rows->next);
+    check(d <= tolerance, "difference to the oracle", where, d);
+    for (int t = g->n_prompt - 1; t < g->n_ids - 1; t++)
+        wrong += argmax(rows->logits + t * g->vocab, g->vocab) != g->ids[t + 1];
+    check(wrong == 0, "greedy tokens that differ", where, wrong);
+}
+
+/* One checkpoint, one layout: both forms; rank 0 compares. */
+static enum status run_case(const struct process *process, const char *folder, const char *name,
+                            int ep, enum mla_mode mode, int chunk, float *kept[])
+{
+    struct engine_options options = engine_defaults();
+    struct engine *engine;
+    struct golden_case golden = {0};
+    char where[256];
+    enum status status = STATUS_OK;
+
+    options.model = folder;
+    options.ep = ep;
+    options.mla_mode = mode;
+    options.kv_cache_dtype = DTYPE_F32;
+    options.max_model_len = 256;
+    options.max_num_batched_tokens = chunk;
+    TRY(engine_open(&engine, &options, process));
+    if (process->rank != 0) {
+        status = engine_work(engine);
+        engine_close(engine);
+        return status;
+    }
+    TRY_GOTO(status, end, golden_open(&golden, folder));
+    check(golden.n_prompts > 0, "prompts", name, golden.n_prompts);
+    for (int i = 0; i < golden.n_prompts; i++) {
+        struct rows rows = {.golden = &golden.prompt[i]};
+        int64_t count = (rows.golden->n_ids - 1) * rows.golden->vocab;
+        int64_t absorbed = trace_value(TRACE_ATTENTION_ABSORBED);
+        int64_t expanded = trace_value(TRACE_ATTENTION_EXPANDED);
+        snprintf(where, sizeof where, "%s prompt %d, %d ranks, ep %d, %s, chunks of %d", name, i,
+                 process->size, ep, mode == MLA_ABSORB ? "absorbed" : "expanded", chunk);
+        rows.logits = malloc((size_t)count * sizeof *rows.logits);
+        TRY_GOTO(status, end, run_prompt(engine, &rows, chunk));
+        compare(&rows, where);
+        absorbed = trace_value(TRACE_ATTENTION_ABSORBED) - absorbed;
+        expanded = trace_value(TRACE_ATTENTION_EXPANDED) - expanded;
+        check((absorbed > 0) == (mode == MLA_ABSORB), "absorbed layers", where, (double)absorbed);
+        check((expanded > 0) == (mode == MLA_EXPAND), "expanded layers", where, (double)expanded);
+        if (kept[i] == NULL) {
+            kept[i] = rows.logits;
+            continue;
+        }
+        double d = difference(rows.logits, kept[i], count);
+        check(d <= tolerance_forms, "difference between forms or chunks", where, d);
+        free(rows.logits);
+    }
+end:
+    golden_close(&golden);
+    engine_close(engine);
+    return status;
+}
+
+static enum status run_all(const struct process *process, const char *root)
+{
+    char name[GOLDEN_MAX_CASES][64], folder[1024];
+    int n = golden_list(root, name);
+    check(n >= 15, "golden cases found", root, n);
+    for (int i = 0; i < n; i++) {
+        int ranks = process->size;
+        int experts_split = strstr(name[i], "dense") == NULL;
+        snprintf(folder, sizeof folder, "%s/%s", root, name[i]);
+        for (int ep = 1; ep <= ranks; ep += ranks > 1 ? ranks - 1 : 1) {
+            float *kept[GOLDEN_MAX_PROMPTS] = {NULL};
+            if (ep > 1 && !experts_split)
+                break;
+            TRY(run_case(process, folder, name[i], ep, MLA_ABSORB, 50, kept));
+            TRY(run_case(process, folder, name[i], ep, MLA_EXPAND, 128, kept));
+            TRY(run_case(process, folder, name[i], ep, MLA_ABSORB, 1, kept));
+            for (int k = 0; k < GOLDEN_MAX_PROMPTS; k++)
+                free(kept[k]);
+        }
+    }
+    return STATUS_OK;
+}
+
+int main(int argc, char **argv)
+{
+    struct process process;
+    if (process_start(&process, &argc, &argv) != STATUS_OK) {
+        log_error_line(status_text());
+        return 1;
+    }
+    log_open(process.rank);
+    if (run_all(&process, argc > 1 ? argv[1] : SOURCE_DIR "/tests/golden") != STATUS_OK) {
+        log_error_line(status_text());
+        fputs(status_frames(), stderr);
+        process_abort(&process, 1);
+    }
+    if (process.rank == 0)
+        printf("%d checks on %d ranks, %d failed\n", n_checks, process.size, n_failures);
+    process_end(&process);
+    return n_failures > 0;
+}

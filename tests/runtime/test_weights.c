@@ -1,0 +1,121 @@
+/* test_weights.c - the table of tensors, and that every plan covers each of them exactly. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "runtime/weights.h"
+
+enum { MAX_RANKS = 11 };
+
+static struct model_config small_config(void)
+{
+    struct model_config c = {.n_layers = 2,
+                             .d = 8,
+                             .vocab_size = 13,
+                             .n_heads = 5,
+                             .d_cq = 6,
+                             .d_c = 4,
+                             .d_n = 2,
+                             .d_r = 2,
+                             .d_v = 3,
+                             .dense_columns = 10,
+                             .expert_columns = 7,
+                             .n_shared_experts = 1,
+                             .dtype = DTYPE_BF16,
+                             .has_attention_bias = 1,
+                             .model_type = "deepseek_v3"};
+    c.router = (struct router_params){.scoring = ROUTER_SIGMOID,
+                                      .method = ROUTER_NOAUX_TC,
+                                      .n_experts = 6,
+                                      .n_chosen = 2,
+                                      .n_groups = 1,
+                                      .n_chosen_groups = 1};
+    c.is_moe[1] = 1;
+    return c;
+}
+
+struct coverage {
+    const struct model_config *config;
+    const struct shard_plan *plan; /* [n_ranks] */
+    int n_ranks;
+    int n_tensors;
+};
+
+/* Counts for each element on how many ranks it is: split tensors once, others on every rank. */
+static enum status count_holders(void *context, const struct weight_item *item)
+{
+    struct coverage *c = context;
+    int64_t width = item->ndim == 2 ? item->dim[1] : 1, n = item->dim[0] * width;
+    unsigned char *holders = calloc((size_t)n, 1);
+    for (int r = 0; r < c->n_ranks; r++) {
+        struct span rows, columns;
+        weight_slice(c->config, &c->plan[r], item, &rows, &columns);
+        for (int64_t i = rows.begin; i < rows.end; i++)
+            for (int64_t j = columns.begin; j < columns.end; j++)
+                holders[i * width + j]++;
+    }
+    int expected = item->split == SPLIT_NONE ? c->n_ranks : 1;
+    for (int64_t i = 0; i < n; i++)
+        if (holders[i] != expected)
+            fail_msg("%s: element %lld is on %d of %d ranks", item->name, (long long)i, holders[i],
+                     c->n_ranks);
+    free(holders);
+    c->n_tensors++;
+    return STATUS_OK;
+}
+
+static void every_weight_is_held_exactly_once_in_every_layout(void **state)
+{
+    struct model_config config = small_config();
+    struct model_extent extent = weights_extent(&config);
+    (void)state;
+    for (int ranks = 1; ranks <= MAX_RANKS; ranks++) {
+        for (int ep = 1; ep <= ranks; ep++) {
+            struct shard_plan plan[MAX_RANKS];
+            if (ranks % ep != 0)
+                continue;
+            for (int r = 0; r < ranks; r++) {
+                struct mesh_spec spec = {.world_size = ranks, .ep_size = ep, .n_experts = 6};
+                struct mesh mesh;
+                assert_int_equal(mesh_build(&mesh, &spec, r), STATUS_OK);
+                shard_plan_build(&plan[r], &extent, &mesh);
+            }
+            struct coverage coverage = {&config, plan, ranks, 0};
+            assert_int_equal(weights_each(&config, count_holders, &coverage), STATUS_OK);
+            /* 3 of no layer; attention 12 and 3 of the FFN; attention 12, router 2, shared 3, 6
+             * experts of 3 */
+            assert_int_equal(coverage.n_tensors, 3 + 15 + 12 + 2 + 3 + 18);
+        }
+    }
+}
+
+static void bytes_of_the_ranks_add_up_to_the_model(void **state)
+{
+    struct model_config config = small_config();
+    struct model_extent extent = weights_extent(&config);
+    struct model_size size;
+    int64_t bytes;
+    (void)state;
+    struct mesh_spec spec = {.world_size = 1};
+    struct mesh mesh;
+    struct shard_plan plan;
+    assert_int_equal(mesh_build(&mesh, &spec, 0), STATUS_OK);
+    shard_plan_build(&plan, &extent, &mesh);
+    assert_int_equal(weights_rank_bytes(&config, NULL, &plan, &bytes), STATUS_OK);
+    model_config_size(&config, &size);
+    /* bf16, the 6 router biases in f32 */
+    assert_int_equal(bytes, size.parameters * 2 + 6 * 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_weight_is_held_exactly_once_in_every_layout),
+        cmocka_unit_test(bytes_of_the_ranks_add_up_to_the_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
