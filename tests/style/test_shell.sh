@@ -7,5 +7,5 @@ if ! command -v shellcheck >/dev/null 2>&1; then
     exit 77
 fi
 find .ci cluster launcher tests -type f ! -name '*.[ch]' ! -name '*.py' \
-    -exec awk 'FNR == 1 { if (/^#!.*sh/ || /^# shellcheck shell/) printf "%s%c", FILENAME, 0; nextfile }' {} + |
-    xargs -0 shellcheck -x
+    -exec awk 'FNR == 1 { if (/^#!.*sh/ || /^# shellcheck shell/) print FILENAME; nextfile }' {} + |
+    xargs -d '\n' shellcheck -x
