@@ -14,7 +14,7 @@ enum status job_open(struct job *job, const struct options *options, int *argc, 
         .name = "world", .size = job->process.size, .index = job->process.rank, .stride = 1};
     TRY(comm_open(&job->world, &world));
     job->has_world = 1;
-    return comm_same(&job->world, "options", options_hash(options));
+    return comm_same(&job->world, "the set of options", options_hash(options));
 }
 
 void job_close(struct job *job)

@@ -80,9 +80,7 @@ int main(int argc, char **argv)
     report_guard_descriptors();
     enum status status = options_read(&options, argc, argv, environ);
     if (status != STATUS_OK) {
-        code = failure_exit_code(status);
-        if (failure_speaks())
-            failure_print();
+        code = failure_before_mpi(status);
     } else if (options.help || options.version || options.print_config ||
                local_commands[options.command] != NULL) {
         code = run_locally(&options);
