@@ -18,7 +18,7 @@ DOC = "usr/share/doc/"
 WESNOTH = "httt dm did dw ei l low nr sof sota sotbe thot trow tsg ttb utbs".split()
 # package -> (extractor, folder inside the package, glob, licence)
 SOURCES = {
-    "bible-kjv-text": ("bible", "usr/lib", "", "public domain (King James text); program GPL-2+"),
+    "bible-kjv-text": ("bible", "usr/lib", "", "King James text; package GPL-2+"),
     "dict-devil": ("dictd", "usr/share/dictd", "devil.dict.dz", "public domain (A. Bierce, 1911)"),
     "dict-jargon": ("dictd", "usr/share/dictd", "jargon.dict.dz", "public domain"),
     "crawl-common": ("sections", "usr/share/crawl/dat/descript", "*.txt", "GPL-2+"),
@@ -32,9 +32,9 @@ SOURCES = {
     "perl-doc": ("pod", "usr/share/perl", "**/*.pod", "Artistic or GPL-1+"),
     "debian-handbook": ("html", DOC + "debian-handbook/html/en-US", "*.html", "CC-BY-SA-3.0 or GPL-2+"),
     "debian-reference-en": ("html", "usr/share/debian-reference", "*.en.html", "GPL-2+"),
-    "developers-reference": ("html", "usr/share/developers-reference", "*.html", "GPL-2+"),
+    "developers-reference": ("html", "usr/share/developers-reference", "*.html", "GPL-2"),
     "debian-policy": ("html", DOC + "debian-policy/policy.html", "*.html", "GPL-2+"),
-    "debian-faq": ("html", DOC + "debian/FAQ", "*.en.html", "GPL-2+"),
+    "debian-faq": ("html", DOC + "debian/FAQ", "*.en.html", "verbatim and modified copies under the same notice (SPI)"),
     "debian-history": ("html", DOC + "debian-history/docs", "*.en.html", "GPL-2+"),
     "harden-doc": ("html", DOC + "harden-doc/html/en-US", "*.html", "GPL-2+"),
     "aptitude-doc-en": ("html", DOC + "aptitude/html/en", "*.html", "GPL-2+"),
@@ -265,6 +265,23 @@ def grams(text, n=13):
     return {hash(tuple(w[i:i + n])) for i in range(len(w) - n + 1)}
 
 
+def write_sources(stat, path):
+    rows = ["# Sources of the corpus", "",
+            "Text of Debian 12 packages, extracted by `make_corpus.py`. Bytes are those left after cleaning, deduplication and",
+            "the removal of paragraphs that share 13 words in a row with a held-out document. Each held-out file is under the",
+            "licence of its row; the full notices stand in `/usr/share/doc/PACKAGE/copyright` of the package.", "",
+            "| package | version | licence of the text | training bytes | documents | held-out bytes | held-out files (`heldout/`) |",
+            "|---|---|---|---|---|---|---|"]
+    for k, v in stat.items():
+        rows.append(f"| {k} | {v['version']} | {v['licence']} | {v['train_bytes']} | {v['train_documents']} | {v['heldout_bytes']} | "
+                    f"{', '.join(x[:-4] for x in v['heldout'])} |")
+    total = lambda key: sum(v[key] for v in stat.values())
+    rows.append(f"| total | | | {total('train_bytes')} | {total('train_documents')} | {total('heldout_bytes')} | "
+                f"{sum(len(v['heldout']) for v in stat.values())} files |")
+    rows += ["", "`bible-kjv` (GPL-2+) prints the text of `bible-kjv-text`. The King James text is in the public domain outside the United Kingdom.", ""]
+    path.write_text("\n".join(rows))
+
+
 def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--debs", type=Path)
@@ -357,6 +374,7 @@ def main():
     json.dump(stat, open(a.out / "sources.json", "w"), indent=1)
     for s, v in stat.items():
         print(f"{s:24} {v['train_documents']:5} docs {v['train_bytes'] / 1e6:7.2f} MB   held out {v['heldout_bytes']:7} B {len(v['heldout'])}")
+    write_sources(stat, a.out / "SOURCES.md")
     print("train", sum(v["train_bytes"] for v in stat.values()), "heldout", sum(v["heldout_bytes"] for v in stat.values()),
           "removed by 13-gram overlap", removed)
 
