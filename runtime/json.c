@@ -62,7 +62,7 @@ static enum status read_text_of(char **text, size_t *length, int fd, const char 
 
 enum status json_read_text(char **text, size_t *length, const char *path)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
     if (fd < 0)
         FAIL(STATUS_IO, "%s: cannot open: %s", path, strerror(errno));
     enum status status = read_text_of(text, length, fd, path);

@@ -1,7 +1,8 @@
 /* Angles of RoPE with YaRN, and the factors that YaRN puts on attention.
  * Source: arXiv 2309.00071; models.md section 4.3. */
-#include "runtime/model_config.h"
+#include "runtime/model_config_parts.h"
 
+#include <assert.h>
 #include <math.h>
 
 static const double pi = 3.14159265358979323846;
@@ -64,7 +65,8 @@ void model_config_cos_sin(const struct model_config *config, float *cos_sin, int
 {
     int64_t pairs = config->d_r / 2;
     double scale = amplitude(&config->rope);
-    double inv_freq[1 << 13]; /* MODEL_MAX_HEAD_DIM / 2 */
+    double inv_freq[MODEL_MAX_HEAD_DIM / 2];
+    assert(config->d_r <= MODEL_MAX_HEAD_DIM);
     model_config_inv_freq(config, inv_freq);
     for (int64_t t = 0; t < n_positions; t++) {
         for (int64_t j = 0; j < pairs; j++) {

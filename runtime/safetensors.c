@@ -135,7 +135,7 @@ static enum status add_file(struct safetensors *checkpoint, const char *director
     if (file->path == NULL)
         FAIL(STATUS_NO_MEMORY, "%s: no memory for the path", path);
     memcpy(file->path, path, (size_t)length + 1);
-    file->fd = open(path, O_RDONLY | O_CLOEXEC);
+    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang us */
     checkpoint->n_files++;
     if (file->fd < 0)
         FAIL(STATUS_IO, "%s: cannot open: %s", path, strerror(errno));
@@ -148,10 +148,17 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
+static int by_name_and_file(const void *a, const void *b)
+{
+    const struct safetensors_entry *x = a, *y = b;
+    int order = by_name(a, b);
+    return order != 0 ? order : x->file - y->file;
+}
+
 static enum status sort_entries(struct safetensors *checkpoint)
 {
     struct safetensors_entry *entries = checkpoint->entries;
-    qsort(entries, (size_t)checkpoint->n_entries, sizeof *entries, by_name);
+    qsort(entries, (size_t)checkpoint->n_entries, sizeof *entries, by_name_and_file);
     for (int i = 1; i < checkpoint->n_entries; i++) {
         if (strcmp(entries[i - 1].name, entries[i].name) == 0)
             FAIL(STATUS_INVALID, "%s: %s is in %s too, expected it once",

@@ -91,7 +91,7 @@ void dtype_to_f32(float *y, const void *x, enum dtype dtype, int64_t count)
             y[i] = f16_to_f32(half[i]);
         break;
     default:
-        assert(!"dtype_to_f32 takes floating-point types of 2 or 4 bytes");
+        assert(0 && "dtype_to_f32 takes floating-point types of 2 or 4 bytes");
     }
 }
 
@@ -111,6 +111,6 @@ void dtype_from_f32(void *y, enum dtype dtype, const float *x, int64_t count)
             half[i] = f16_from_f32(x[i]);
         break;
     default:
-        assert(!"dtype_from_f32 takes floating-point types of 2 or 4 bytes");
+        assert(0 && "dtype_from_f32 takes floating-point types of 2 or 4 bytes");
     }
 }

@@ -49,13 +49,20 @@ void status_clear(void);
 /* "invalid", "no memory", ... */
 const char *status_name(enum status code);
 
-#define FAIL(code, ...) return status_fail((code), __FILE__, __LINE__, __VA_ARGS__)
+/* The code is returned from here and not from the call, so that the compiler sees it is not OK. */
+#define FAIL(code, ...)                                                                            \
+    do {                                                                                           \
+        status_fail((code), __FILE__, __LINE__, __VA_ARGS__);                                      \
+        return (code);                                                                             \
+    } while (0)
 
 #define TRY(call)                                                                                  \
     do {                                                                                           \
         enum status try_status_ = (call);                                                          \
-        if (try_status_ != STATUS_OK)                                                              \
-            return status_trace(try_status_, __FILE__, __LINE__, #call);                           \
+        if (try_status_ != STATUS_OK) {                                                            \
+            status_trace(try_status_, __FILE__, __LINE__, #call);                                  \
+            return try_status_;                                                                    \
+        }                                                                                          \
     } while (0)
 
 /* As TRY, in functions with a cleanup label: sets `status` and jumps. */

@@ -4,9 +4,9 @@
 static const struct {
     int64_t rows, n, k;
 } shapes[] = {
-    {1, 1, 1},     {1, 16, 16},   {1, 130, 67},    {2, 17, 5},    {3, 128, 300},  {4, 96, 40},
-    {5, 200, 513}, {8, 33, 257},  {9, 48, 64},     {12, 128, 31}, {13, 144, 600}, {25, 20, 256},
-    {97, 272, 45}, {200, 16, 90}, {100, 128, 515}, {0, 16, 16},   {3, 0, 16},     {3, 16, 0},
+    {1, 1, 1},     {1, 16, 16},   {1, 130, 67},  {2, 17, 5},    {3, 128, 300},  {4, 96, 40},
+    {5, 200, 513}, {8, 33, 257},  {9, 48, 64},   {12, 128, 31}, {13, 144, 300}, {25, 20, 256},
+    {97, 144, 45}, {200, 16, 90}, {98, 32, 515}, {0, 16, 16},   {3, 0, 16},     {3, 16, 0},
 };
 static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16, DTYPE_F32};
 
@@ -95,9 +95,9 @@ static void an_output_is_one_chain_of_fused_multiply_adds(void **state)
 static void one_row_alone_has_the_bits_it_has_among_512(void **state)
 {
     (void)state;
-    enum { ROWS = 512, N = 150, K = 300 };
+    enum { ROWS = 512, N = 50, K = 60 };
     struct weights w = weights_open(DTYPE_BF16, 1, N, K, 7);
-    w.matrix.units = units_of_span(30, 0, 30, 10);
+    w.matrix.units = units_of_span(12, 0, 12, 5);
     float *x = random_floats(ROWS * K, 8);
     for (int i = 0; i < ISA_COUNT; i++) {
         const struct ops *ops = cpu_ops_for(isa_names[i]);

@@ -238,6 +238,12 @@ static void both_generations_of_rope_keys_mean_the_same(void **state)
               "\"beta_fast\":16,\"beta_slow\":2.0}");
     assert_memory_equal(&old.rope, &new.rope, sizeof old.rope);
     assert_true(old.rope.is_yarn && old.rope.beta_fast == 16.0f);
+    struct model_config both =
+        parse("\"rope_theta\":50000,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":8,"
+              "\"mscale\":1.0},\"rope_parameters\":{\"rope_theta\":50000.0,\"rope_type\":\"yarn\","
+              "\"factor\":8.0,\"original_max_position_embeddings\":32,\"mscale\":1,"
+              "\"mscale_all_dim\":0.5,\"beta_fast\":16,\"beta_slow\":2}");
+    assert_memory_equal(&old.rope, &both.rope, sizeof old.rope);
     struct model_config plain = parse("\"rope_parameters\":{\"rope_theta\":1000000,"
                                       "\"rope_type\":\"default\"}");
     assert_false(plain.rope.is_yarn);
@@ -409,7 +415,12 @@ static void parts_that_do_not_run_here_are_named(void **state)
         assert_non_null(strstr(c.unsupported, "not in this version: "));
         assert_true(c.is_countable);
     }
-    struct model_config c = parse("\"use_mla\":false");
+    struct model_config c;
+    const char *plain = "{\"model_type\":\"deepseek_v2\",\"qk_nope_head_dim\":0,"
+                        "\"qk_rope_head_dim\":0}";
+    ASSERT_OK(model_config_parse(&c, plain, strlen(plain), "text"));
+    assert_non_null(strstr(c.unsupported, "attention without latents"));
+    c = parse("\"use_mla\":false");
     assert_non_null(strstr(c.unsupported, "attention without latents"));
     assert_false(c.is_countable);
 }

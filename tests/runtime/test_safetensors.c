@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 static const char two_tensors[] =
     "{\"__metadata__\":{\"format\":\"pt\"},"
@@ -258,6 +259,20 @@ static void written_files_are_read_back(void **state)
     safetensors_close(checkpoint);
 }
 
+static void a_file_of_no_data_has_a_header(void **state)
+{
+    (void)state;
+    struct safetensors_writer *writer = NULL;
+    struct safetensors *checkpoint = NULL;
+    ASSERT_OK(safetensors_writer_open(&writer, fixture_path("w")));
+    ASSERT_OK(safetensors_writer_add(writer, "empty", DTYPE_BF16, 1, (int64_t[]){0}));
+    ASSERT_OK(safetensors_writer_finish(writer));
+    safetensors_writer_close(writer);
+    ASSERT_OK(safetensors_open_file(&checkpoint, fixture_path("w")));
+    assert_string_equal(safetensors_at(checkpoint, 0)->name, "empty");
+    safetensors_close(checkpoint);
+}
+
 static void writer_refuses_what_the_reader_would(void **state)
 {
     (void)state;
@@ -328,6 +343,13 @@ static void writing_where_one_cannot_says_so(void **state)
     snprintf(path, sizeof path, "%s/x", fixture_text("file", ""));
     ASSERT_FAILS(STATUS_IO, "Not a directory", safetensors_writer_open(&writer, path));
     assert_null(writer);
+
+    assert_int_equal(mkdir(fixture_path("taken"), 0700), 0);
+    ASSERT_OK(safetensors_writer_open(&writer, fixture_path("taken")));
+    ASSERT_FAILS(STATUS_IO, "cannot rename", safetensors_writer_finish(writer));
+    safetensors_writer_close(writer);
+    assert_int_equal(rmdir(fixture_path("taken")), 0);
+    assert_int_equal(fixture_count(), 1); /* "file" */
 }
 
 /* A limit on the size of files stands for a full disk. */
@@ -368,6 +390,7 @@ int main(void)
         TEST(file_that_shrinks_after_opening_is_an_error),
         TEST(writer_gives_the_bytes_of_the_format),
         TEST(written_files_are_read_back),
+        TEST(a_file_of_no_data_has_a_header),
         TEST(writer_refuses_what_the_reader_would),
         TEST(unfinished_files_leave_nothing),
         TEST(an_old_file_stays_until_the_new_one_is_whole),

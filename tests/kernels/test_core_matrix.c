@@ -1,0 +1,79 @@
+/* Rules of packed weights and of reduction units. */
+#include "tests/kernels/kernel_test.h"
+
+static void units_cover_every_item_once(void **state)
+{
+    (void)state;
+    for (int64_t n = 0; n < 70; n++) {
+        assert_int_equal(unit_begin(0, n), 0);
+        assert_int_equal(unit_begin(UNITS, n), n);
+        for (int u = 0; u < UNITS; u++)
+            assert_true(unit_begin(u, n) <= unit_begin(u + 1, n));
+    }
+}
+
+static void units_of_a_span_are_the_global_ones_clamped(void **state)
+{
+    (void)state;
+    struct units units = units_of_span(16, 4, 10, 3); /* items 4..9, 3 columns each; 2 a unit */
+    static const int64_t expected[UNITS + 1] = {0, 0, 0, 6, 12, 18, 18, 18, 18};
+    for (int u = 0; u <= UNITS; u++)
+        assert_int_equal(units.begin[u], expected[u]);
+    units = units_whole(5);
+    assert_int_equal(units.begin[0], 0);
+    for (int u = 1; u <= UNITS; u++)
+        assert_int_equal(units.begin[u], 5);
+}
+
+static void packing_puts_16_rows_side_by_side(void **state)
+{
+    (void)state;
+    enum { COUNT = 2, N = 19, K = 5 };
+    struct weights w = weights_open(DTYPE_F32, COUNT, N, K, 1);
+    const float *packed = w.matrix.data;
+    assert_int_equal(matrix_elements(&w.matrix), 32 * K);
+    assert_int_equal(matrix_bytes(&w.matrix), COUNT * 32 * K * 4);
+    for (int c = 0; c < COUNT; c++) {
+        assert_ptr_equal(matrix_at(&w.matrix, c).data, packed + c * 32 * K);
+        for (int r = 0; r < 32; r++)
+            for (int j = 0; j < K; j++)
+                assert_true(packed[c * 32 * K + (r / 16 * K + j) * 16 + r % 16] ==
+                            (r < N ? w.values[(c * N + r) * K + j] : 0.0f));
+    }
+    weights_close(&w);
+}
+
+static void rows_in_parts_and_the_transpose_pack_to_the_same(void **state)
+{
+    (void)state;
+    enum { N = 37, K = 6 };
+    struct weights w = weights_open(DTYPE_BF16, 1, N, K, 1);
+    uint16_t stored[N * K], transposed[K * N];
+    dtype_from_f32(stored, DTYPE_BF16, w.values, N * K);
+    for (int r = 0; r < N; r++)
+        for (int j = 0; j < K; j++)
+            transposed[j * N + r] = stored[r * K + j];
+    struct matrix parts = w.matrix, turned = w.matrix;
+    parts.data = calloc(matrix_bytes(&w.matrix), 1);
+    turned.data = calloc(matrix_bytes(&w.matrix), 1);
+    assert_true(parts.data && turned.data);
+    matrix_pack(&parts, 0, 0, 10, stored, K);
+    matrix_pack(&parts, 0, 10, N - 10, stored + 10 * K, K);
+    matrix_pack_transposed(&turned, 0, transposed, N);
+    assert_memory_equal(parts.data, w.matrix.data, matrix_bytes(&w.matrix));
+    assert_memory_equal(turned.data, w.matrix.data, matrix_bytes(&w.matrix));
+    free(parts.data);
+    free(turned.data);
+    weights_close(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(units_cover_every_item_once),
+        cmocka_unit_test(units_of_a_span_are_the_global_ones_clamped),
+        cmocka_unit_test(packing_puts_16_rows_side_by_side),
+        cmocka_unit_test(rows_in_parts_and_the_transpose_pack_to_the_same),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
