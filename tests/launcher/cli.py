@@ -68,7 +68,7 @@ class Check:
             return json.loads(result.stdout)
         except ValueError:
             self.expect(False, f"{arguments} prints one JSON object", result)
-            return None
+            return self.end()
 
     def expect_error(self, arguments, code, text, **options):
         """Exactly one error line, with `text` in it, and nothing on stdout."""

@@ -106,6 +106,10 @@ check.expect_error(IDS, 2, "not in this version", variables={"LATENTRANK_DP": "2
 parts = IDS + ["--seed", "1", ":", "-n", "1", check.program] + IDS + ["--seed", "2"]
 check.expect_error(parts, 1, "rank 1", ranks=1)
 
+parts = IDS + [":", "-n", "1", check.program] + IDS + ["--config", check.path("missing")]
+check.expect_error(parts, 2, "rank 1", ranks=1)
+check.expect_error(IDS + ["--config", RUN_JSON], 2, "temprature", ranks=2)
+
 # output that goes nowhere
 with open("/dev/full", "wb") as full:
     check.expect_error(IDS, 1, "standard output", stdout=full)
