@@ -62,9 +62,7 @@ static enum status open_config(struct engine *e)
 {
     struct engine_options *o = &e->options;
     TRY(model_config_load(&e->config, o->model));
-    if (e->config.unsupported[0] != '\0')
-        FAIL(STATUS_UNSUPPORTED, "%s: %s (%s): %s", o->model, e->config.architecture,
-             e->config.model_type, e->config.unsupported);
+    TRY(model_config_check_supported(&e->config, o->model));
     if (o->max_model_len == 0)
         o->max_model_len = e->config.max_position;
     if (o->max_model_len < 1 || o->max_model_len > e->config.max_position)
