@@ -93,8 +93,8 @@ enum status ISA(expanded_attention)(struct attention_state *state, const struct 
             attend(&partial, &queries, &source, scale);
             for (int i = 0; i < queries.count; i++)
                 ISA(partial_store)
-                (&partial, i, source.value_width, tensor_f32_2(&state->o, t + i, h), d_v,
-                 tensor_f32_2(&state->m, t + i, h), tensor_f32_2(&state->l, t + i, h));
+            (&partial, i, source.value_width, tensor_f32_2(&state->o, t + i, h), d_v,
+             tensor_f32_2(&state->m, t + i, h), tensor_f32_2(&state->l, t + i, h));
         }
     }
     return STATUS_OK;

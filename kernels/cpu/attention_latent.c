@@ -123,10 +123,10 @@ enum status ISA(latent_attention)(struct attention_state *state, const struct te
         attend(level, &queries, &source, scale);
         for (int64_t k = i; k < next; k++)
             ISA(partial_store)
-            (&level[0], (int)(k - i), source.value_width,
-             tensor_f32_2(&state->o, k / n_heads, k % n_heads), d_c,
-             tensor_f32_2(&state->m, k / n_heads, k % n_heads),
-             tensor_f32_2(&state->l, k / n_heads, k % n_heads));
+        (&level[0], (int)(k - i), source.value_width,
+         tensor_f32_2(&state->o, k / n_heads, k % n_heads), d_c,
+         tensor_f32_2(&state->m, k / n_heads, k % n_heads),
+         tensor_f32_2(&state->l, k / n_heads, k % n_heads));
     }
     return STATUS_OK;
 }

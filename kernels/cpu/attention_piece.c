@@ -59,10 +59,9 @@ void ISA(partial_clear)(struct partial *partial)
 static inline void score_tile(float *s, const float *q, const float *rows, int64_t width,
                               float scale)
 {
-    struct lanes sum[SCORE_QUERIES][SCORE_ROWS];
-    for (int i = 0; i < SCORE_QUERIES; i++)
-        for (int r = 0; r < SCORE_ROWS; r++)
-            sum[i][r] = lanes_zero();
+    struct lanes sum[SCORE_TILE];
+    for (int k = 0; k < SCORE_TILE; k++)
+        sum[k] = lanes_zero();
     for (int64_t j = 0; j < width; j += LANES) {
         struct lanes row[SCORE_ROWS];
         for (int r = 0; r < SCORE_ROWS; r++)
@@ -70,12 +69,14 @@ static inline void score_tile(float *s, const float *q, const float *rows, int64
         for (int i = 0; i < SCORE_QUERIES; i++) {
             struct lanes qj = lanes_load(q + i * width + j);
             for (int r = 0; r < SCORE_ROWS; r++)
-                sum[i][r] = lanes_fma(qj, row[r], sum[i][r]);
+                sum[i * SCORE_ROWS + r] = lanes_fma(qj, row[r], sum[i * SCORE_ROWS + r]);
         }
     }
+    float sums[SCORE_TILE];
+    lanes_sums(sums, sum);
     for (int i = 0; i < SCORE_QUERIES; i++)
         for (int r = 0; r < SCORE_ROWS; r++)
-            s[i * PIECE_ROWS + r] = scale * lanes_sum(sum[i][r]);
+            s[i * PIECE_ROWS + r] = scale * sums[i * SCORE_ROWS + r];
 }
 
 /* Scores of a batch of rows, the first of which is row `first` and column `column` of the piece;
@@ -141,12 +142,14 @@ static inline void sum_tile(float *o, const float *p, const float *rows, int64_t
 static inline void sum_rows(float *o, const float *p, const float *rows, int64_t width,
                             int64_t begin, int64_t end, int n_queries)
 {
-    int64_t j = 0, step = SUM_LANES * LANES;
+    int64_t j = 0;
     if (begin >= end)
         return;
-    for (; j + step <= width; j += step)
+    for (; j + SUM_LANES * LANES <= width; j += SUM_LANES * LANES)
         sum_tile(o + j, p + begin, rows + begin * width + j, width, end - begin, n_queries,
                  SUM_LANES);
+    for (; SUM_LANES > 2 && j + 2 * LANES <= width; j += 2 * LANES)
+        sum_tile(o + j, p + begin, rows + begin * width + j, width, end - begin, n_queries, 2);
     for (; j < width; j += LANES)
         sum_tile(o + j, p + begin, rows + begin * width + j, width, end - begin, n_queries, 1);
 }

@@ -39,7 +39,7 @@ void ISA(partial_merge)(struct partial *a, const struct partial *b, int count, i
 {
     for (int i = 0; i < count; i++)
         ISA(merge_one)
-        (a->o + i * width, &a->m[i], &a->l[i], b->o + i * width, b->m[i], b->l[i], width);
+    (a->o + i * width, &a->m[i], &a->l[i], b->o + i * width, b->m[i], b->l[i], width);
 }
 
 void ISA(partial_store)(const struct partial *partial, int i, int64_t value_width, float *o,
@@ -63,9 +63,9 @@ enum status ISA(merge_partials)(struct attention_state *a, const struct attentio
     for (int64_t t = 0; t < a->o.dim[0]; t++)
         for (int64_t h = 0; h < a->o.dim[1]; h++)
             ISA(merge_one)
-            (tensor_f32_2(&a->o, t, h), tensor_f32_2(&a->m, t, h), tensor_f32_2(&a->l, t, h),
-             tensor_f32_2(&b->o, t, h), *tensor_f32_2(&b->m, t, h), *tensor_f32_2(&b->l, t, h),
-             a->o.dim[2]);
+    (tensor_f32_2(&a->o, t, h), tensor_f32_2(&a->m, t, h), tensor_f32_2(&a->l, t, h),
+     tensor_f32_2(&b->o, t, h), *tensor_f32_2(&b->m, t, h), *tensor_f32_2(&b->l, t, h),
+     a->o.dim[2]);
     return STATUS_OK;
 }
 

@@ -31,7 +31,7 @@ enum { LANES = 16 };
 #if defined(ISA_AVX512)
 
 enum { TILE_ROWS = 12, TILE_BLOCKS = 2, FEW_BLOCKS = 4, ONE_BLOCKS = 8 };
-enum { SCORE_ROWS = 4, SCORE_QUERIES = 4, SUM_LANES = 4 };
+enum { SCORE_ROWS = 4, SCORE_QUERIES = 4, SCORE_TILE = 16, SUM_LANES = 4 };
 
 struct lanes {
     __m512 v;
@@ -113,10 +113,43 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
     return (struct lanes){_mm512_mul_ps(y, _mm512_castsi512_ps(b))};
 }
 
+/* One step of the tree of lanes_sum on a and b, whose halves, quarters ... then share a vector. */
+static inline __m512 lanes_join_4(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+static inline __m512 lanes_join_3(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+static inline __m512 lanes_join_2(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+
+static inline __m512 lanes_join_1(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
+
+/* sums[i] = lanes_sum(x[i]), SCORE_TILE at once: a step of the tree on two vectors gives one */
+static inline void lanes_sums(float *sums, const struct lanes *x)
+{
+    __m512 v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = lanes_join_3(lanes_join_4(x[4 * i].v, x[4 * i + 1].v),
+                            lanes_join_4(x[4 * i + 2].v, x[4 * i + 3].v));
+    __m512 all = lanes_join_1(lanes_join_2(v[0], v[1]), lanes_join_2(v[2], v[3]));
+    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, all));
+}
+
 #elif defined(ISA_AVX2)
 
 enum { TILE_ROWS = 6, TILE_BLOCKS = 1, FEW_BLOCKS = 1, ONE_BLOCKS = 4 };
-enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SUM_LANES = 1 };
+enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SCORE_TILE = 4, SUM_LANES = 1 };
 
 struct lanes {
     __m256 a, b;
@@ -205,10 +238,27 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
     return (struct lanes){lanes_scale_half(x.a, shifted.a), lanes_scale_half(x.b, shifted.b)};
 }
 
+/* sums[i] = lanes_sum(x[i]), SCORE_TILE at once */
+static inline void lanes_sums(float *sums, const struct lanes *x)
+{
+    __m256 v[4], w[2];
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm256_add_ps(x[i].a, x[i].b);
+    for (int i = 0; i < 2; i++)
+        w[i] = _mm256_add_ps(_mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x20),
+                             _mm256_permute2f128_ps(v[2 * i], v[2 * i + 1], 0x31));
+    __m256 pairs =
+        _mm256_add_ps(_mm256_shuffle_ps(w[0], w[1], 0x44), _mm256_shuffle_ps(w[0], w[1], 0xee));
+    __m256 all = _mm256_add_ps(_mm256_shuffle_ps(pairs, pairs, 0x88),
+                               _mm256_shuffle_ps(pairs, pairs, 0xdd)); /* 0 2 0 2 1 3 1 3 */
+    __m128 even = _mm256_castps256_ps128(all), odd = _mm256_extractf128_ps(all, 1);
+    _mm_storeu_ps(sums, _mm_unpacklo_ps(even, odd));
+}
+
 #else
 
 enum { TILE_ROWS = 4, TILE_BLOCKS = 1, FEW_BLOCKS = 1, ONE_BLOCKS = 4 };
-enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SUM_LANES = 1 };
+enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SCORE_TILE = 4, SUM_LANES = 1 };
 
 struct lanes {
     float v[LANES];
@@ -359,6 +409,15 @@ static inline float lanes_sum(struct lanes x)
             v[i] += v[i + step];
     return v[0];
 }
+
+#if !defined(ISA_AVX512) && !defined(ISA_AVX2)
+/* sums[i] = lanes_sum(x[i]), SCORE_TILE at once */
+static inline void lanes_sums(float *sums, const struct lanes *x)
+{
+    for (int i = 0; i < SCORE_TILE; i++)
+        sums[i] = lanes_sum(x[i]);
+}
+#endif
 
 /* The largest lane (any order gives the same one). */
 static inline float lanes_largest(struct lanes x)
