@@ -86,6 +86,33 @@ def test_dump_logits():
                  "no temporary file is left")
 
 
+def test_golden():
+    """Ids and logits of the independent oracle, through the command line."""
+    for case in ("t1-v2-greedy", "t2-v2-group", "t3-v3"):
+        folder = os.path.join(cli.SOURCE, "tests", "golden", case)
+        golden = tensors(os.path.join(folder, "golden.safetensors"))
+        _, (count,), ids = golden["p0.ids"]
+        ids = struct.unpack(f"<{count}i", ids)
+        prompt = struct.unpack("<i", golden["p0.n_prompt"][2])[0]
+        for ranks in (0, 2):
+            path = check.path("golden.safetensors")
+            value = check.run_json(
+                "generate", "--model", folder, "--prompt-ids", ",".join(map(str, ids[:prompt])),
+                "--max-tokens", str(count - prompt), "--ignore-eos", "--dump-logits", path,
+                "--kv-cache-dtype", "f32", ranks=ranks)
+            check.expect(value["completions"][0]["ids"] == list(ids[prompt:]),
+                         f"{case} on {ranks} ranks: ids {value['completions'][0]['ids']}")
+            dump = tensors(path)
+            check.expect(struct.unpack(f"<{count}i", dump["ids"][2]) == ids, f"{case}: dumped ids")
+            check.expect(dump["logits"][1] == golden["p0.logits"][1], f"{case}: shape of logits")
+            form = f"<{len(dump['logits'][2]) // 4}f"
+            pairs = list(zip(struct.unpack(form, dump["logits"][2]),
+                             struct.unpack(form, golden["p0.logits"][2])))
+            largest = max(abs(b) for _, b in pairs)
+            difference = max(abs(a - b) for a, b in pairs)
+            check.expect(difference < 1e-4 * largest, f"{case}: logits differ by {difference}")
+
+
 def test_text():
     base = ["generate", "--model", MODEL, "--ignore-eos", "--max-tokens", "24"]
     answer = check.run_json(*base, "--prompt", "hello there")
@@ -285,6 +312,7 @@ def test_interrupt():
 test_generate_json()
 test_generate_limits()
 test_dump_logits()
+test_golden()
 test_inspect()
 test_inspect_published()
 test_make_model()
