@@ -152,7 +152,9 @@ struct ops {
                                     int n_chosen);
 };
 
-/* The CPU: the plain reference of each operation. */
-extern const struct ops cpu_ops;
+/* The CPU's operations, compiled for the best instruction set of this machine or for the one that
+ * LATENTRANK_DEBUG_ISA names; the results are the same bits whichever is taken.
+ * Owner: static.  Errors: STATUS_USAGE (a name that is unknown or not here). */
+enum status cpu_ops_choose(const struct ops **ops);
 
 #endif

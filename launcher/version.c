@@ -1,5 +1,5 @@
 /* version.c - --version: what was built, and what it runs with. */
-#include "kernels/cpu/tables.h"
+#include "kernels/ops.h"
 #include "launcher/commands.h"
 #include "launcher/report.h"
 
@@ -8,7 +8,6 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
@@ -18,25 +17,14 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-/* The table of operations that this CPU gets (kernels/cpu/cpu_ops.c). */
-static const char *instruction_set(void)
-{
-    static const char *const best_first[] = {"avx512", "avx2", "plain"};
-    const char *wanted = getenv("LATENTRANK_DEBUG_ISA");
-    if (wanted != NULL && cpu_ops_for(wanted) != NULL)
-        return wanted;
-    for (int i = 0; i < 2; i++)
-        if (cpu_ops_for(best_first[i]) != NULL)
-            return best_first[i];
-    return best_first[2];
-}
-
 enum status version_print(void)
 {
     char mpi[MPI_MAX_LIBRARY_VERSION_STRING], pcre2[64] = "?", text[1024];
     int mpi_length;
     unsigned hwloc = hwloc_get_api_version(), xxhash = XXH_versionNumber();
+    const struct ops *ops;
 
+    TRY(cpu_ops_choose(&ops));
     MPI_Get_library_version(mpi, &mpi_length); /* allowed before MPI_Init */
     mpi[strcspn(mpi, ",\n")] = '\0';
     pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
@@ -45,6 +33,6 @@ enum status version_print(void)
              "xxHash: %u.%u.%u\ninstruction set: %s",
              LATENTRANK_VERSION, COMPILER, mpi, hwloc >> 16, hwloc >> 8 & 0xff, hwloc & 0xff,
              jansson_version_str(), pcre2, xxhash / 10000, xxhash / 100 % 100, xxhash % 100,
-             instruction_set());
+             ops->name);
     return report_line(text);
 }

@@ -16,7 +16,8 @@ directory=$(cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- demo tests user
 system=$directory/system
-mirror=${DEBIAN_MIRROR-http://deb.debian.org/debian}
+# the mirror that this machine installs from
+mirror=${DEBIAN_MIRROR-$(apt-get indextargets --format "\$(REPO_URI)" "Created-By: Packages" | head -n 1)}
 
 if [ ! -f "$directory/base.tar" ]; then
     rm -rf --one-file-system "$system"

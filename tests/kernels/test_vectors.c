@@ -1,17 +1,9 @@
 /* test_vectors.c - operations against tests/golden/vectors/ops.safetensors, which a float64 oracle
  * wrote without knowing this code. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
-#include "kernels/ops.h"
 #include "runtime/safetensors.h"
+#include "tests/kernels/kernel_test.h"
 
 static struct safetensors *file;
 static void *loaded[128];
@@ -91,7 +83,7 @@ static void norm_scales_by_the_root_of_the_mean_square(void **state)
     for (int i = 0; i < 2; i++) {
         struct tensor x = vector(groups[i], "x"), y = like(&x), expected = vector(groups[i], "y");
         struct tensor gamma = vector(groups[i], "gamma"), eps = vector(groups[i], "eps");
-        assert_int_equal(cpu_ops.rms_norm(&y, &x, &gamma, *(float *)eps.data, NULL), STATUS_OK);
+        assert_int_equal(cpu_ops()->rms_norm(&y, &x, &gamma, *(float *)eps.data, NULL), STATUS_OK);
         same_values(groups[i], &y, &expected, 1e-6);
     }
 }
@@ -118,7 +110,7 @@ static void rope_turns_interleaved_pairs(void **state)
                 tensor_f32(&table, p)[2 * j] = (float)(amplitude * cos(angle));
                 tensor_f32(&table, p)[2 * j + 1] = (float)(amplitude * sin(angle));
             }
-        assert_int_equal(cpu_ops.rope(&y, &x, &position, &table, NULL), STATUS_OK);
+        assert_int_equal(cpu_ops()->rope(&y, &x, &position, &table, NULL), STATUS_OK);
         same_values(groups[i], &y, &expected, 1e-6);
         free_loaded(NULL);
     }
@@ -129,7 +121,7 @@ static void swiglu_gates_the_upper_half(void **state)
     struct tensor gate = vector("swiglu", "gate"), up = vector("swiglu", "up");
     struct tensor expected = vector("swiglu", "act"), y = like(&expected);
     (void)state;
-    assert_int_equal(cpu_ops.swiglu(&y, &gate, &up, NULL), STATUS_OK);
+    assert_int_equal(cpu_ops()->swiglu(&y, &gate, &up, NULL), STATUS_OK);
     same_values("swiglu", &y, &expected, 1e-6);
 }
 
@@ -152,7 +144,7 @@ static void check_router(const char *group, int is_sigmoid)
         .normalize = r[3],
         .scale = *(float *)vector(group, "scale").data,
     };
-    assert_int_equal(cpu_ops.router(&own_ids, &own_weights, &logits, &bias, &params, NULL),
+    assert_int_equal(cpu_ops()->router(&own_ids, &own_weights, &logits, &bias, &params, NULL),
                      STATUS_OK);
     assert_memory_equal(own_ids.data, ids.data, (size_t)tensor_count(&ids) * sizeof(int32_t));
     same_values(group, &own_weights, &weights, 2e-6);
@@ -188,7 +180,7 @@ static void equal_scores_go_to_the_lowest_id(void **state)
                                          .n_chosen_groups = 1,
                                          .scale = 1};
     (void)state;
-    assert_int_equal(cpu_ops.router(&own_ids, &own_weights, &logits, &bias, &params, NULL),
+    assert_int_equal(cpu_ops()->router(&own_ids, &own_weights, &logits, &bias, &params, NULL),
                      STATUS_OK);
     assert_memory_equal(own_ids.data, ids.data, (size_t)tensor_count(&ids) * sizeof(int32_t));
     same_values("router.ties", &own_weights, &weights, 2e-6);
@@ -245,8 +237,8 @@ static void check_attention(const char *group)
 
     struct attention_state state = new_state(tokens, heads, c_kv.dim[1]);
     struct tensor o = like(&expected), own_lse = like(&lse);
-    assert_int_equal(cpu_ops.latent_attention(&state, &q, &pages, scale, NULL), STATUS_OK);
-    assert_int_equal(cpu_ops.attention_finish(&o, &state, NULL), STATUS_OK);
+    assert_int_equal(cpu_ops()->latent_attention(&state, &q, &pages, scale, NULL), STATUS_OK);
+    assert_int_equal(cpu_ops()->attention_finish(&o, &state, NULL), STATUS_OK);
     same_values(group, &o, &expected, 2e-6);
     for (int64_t i = 0; i < tokens * heads; i++)
         ((float *)own_lse.data)[i] = ((float *)state.m.data)[i] + logf(((float *)state.l.data)[i]);
@@ -280,9 +272,9 @@ static void absorbing_the_up_projections_changes_nothing(void **state)
         matrix_pack_transposed(&uk_t, h, (float *)w_uk.data + h * d_n * d_c, d_c);
         matrix_pack(&uv, h, 0, d_v, (float *)w_uv.data + h * d_v * d_c, d_c);
     }
-    assert_int_equal(cpu_ops.gemm_heads(&own_q, &q_c, &uk_t, NULL), STATUS_OK);
+    assert_int_equal(cpu_ops()->gemm_heads(&own_q, &q_c, &uk_t, NULL), STATUS_OK);
     same_values("q_lat", &own_q, &q_lat, 2e-6);
-    assert_int_equal(cpu_ops.gemm_heads(&own_o, &o_lat, &uv, NULL), STATUS_OK);
+    assert_int_equal(cpu_ops()->gemm_heads(&own_o, &o_lat, &uv, NULL), STATUS_OK);
     same_values("o", &own_o, &o, 2e-6);
 }
 
