@@ -104,6 +104,7 @@ def main():
 
     total = {"tokens": 0, "nll": 0.0, "bytes": 0}
     agree = drafted = correct = 0
+    short = 0.0                                       # the same tokens in windows of 512
     edges = [0, 64, 256, 512, 1024, 2048, 4096]
     by_pos = [[0.0, 0] for _ in edges[1:]]
     files = sorted(a.heldout.glob("*.txt"))
@@ -122,6 +123,8 @@ def main():
                     part = n[edges[i]:edges[i + 1]]
                     by_pos[i][0] += part.double().sum().item()
                     by_pos[i][1] += len(part)
+        for w in range(0, len(ids), 512):
+            short += scores(model, ids[w:w + 512])[0].double().sum().item()
         n_bytes = len(text.encode())
         result["files"][f.name] = {"tokens": len(ids), "nll": nll, "ppl": math.exp(nll / len(ids)), "bytes": n_bytes,
                                    "bits_per_byte": nll / math.log(2) / n_bytes}
@@ -129,6 +132,7 @@ def main():
             total[k] += v
     total["ppl"] = math.exp(total["nll"] / total["tokens"])
     total["bits_per_byte"] = total["nll"] / math.log(2) / total["bytes"]
+    total["bits_per_byte_window_512"] = short / math.log(2) / total["bytes"]
     result["total"] = total
     result["nats_by_position"] = {f"{edges[i]}-{edges[i + 1] - 1}": s / n for i, (s, n) in enumerate(by_pos) if n}
     result["mtp"] = {"teacher_forced": {"acceptance": agree / drafted, "target_accuracy": correct / drafted, "positions": drafted}}
@@ -167,10 +171,10 @@ def main():
     reference = reference[:4]
     result["reference_logits"] = [{k: r[k] for k in ("prompt", "first_logits", "all_logits", "min_margin")} for r in reference]
     samples = []
-    for text in SAMPLE_PROMPTS:
+    for seed, text in enumerate(SAMPLE_PROMPTS, 1):
         p = [0] + enc(text)
         g = continue_greedy(model, [p], 80, n_vocab=V)[0, len(p):].tolist()
-        t = continue_greedy(model, [p], 80, temperature=0.8, seed=1, n_vocab=V)[0, len(p):].tolist()
+        t = continue_greedy(model, [p], 80, temperature=0.8, seed=seed, n_vocab=V)[0, len(p):].tolist()
         cut = lambda x: x[:x.index(1)] if 1 in x else x
         samples.append({"prompt": text, "greedy": tok.decode(cut(g)), "temperature_0.8": tok.decode(cut(t))})
         print(json.dumps(samples[-1], ensure_ascii=False), flush=True)

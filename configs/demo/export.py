@@ -35,6 +35,7 @@ def main():
         assert torch.isfinite(v).all(), k
     a.out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, str(a.out / "model.safetensors"), metadata={"format": "pt"})
+    (a.out / "model.safetensors").chmod(0o644)
     json.dump(demo_config(), open(a.out / "config.json", "w"), indent=2)
     open(a.out / "config.json", "a").write("\n")
     if a.tokenizer_dir and a.tokenizer_dir.resolve() != a.out.resolve():
