@@ -136,7 +136,7 @@ struct ops {
     /* (13)..(16): ids[T, K] i32 and weights[T, K] f32 of the chosen experts, in descending order of
      * the selection score, ties to the lowest id; logits[T, E]; bias[E] f32 for ROUTER_NOAUX_TC (data
      * may be NULL: no bias).  Weights come from the unbiased scores; masked groups count as -infinity.
-     * models.md A, B, C: softmax normalizes OR scales, sigmoid normalizes AND scales. */
+     * As DeepSeek's published modeling code: softmax normalizes OR scales, sigmoid normalizes AND scales. */
     enum status (*router)(struct tensor *ids, struct tensor *weights, const struct tensor *logits,
                           const struct tensor *bias, const struct router_params *params,
                           struct stream *stream);
@@ -152,7 +152,9 @@ struct ops {
                                     int n_chosen);
 };
 
-/* The CPU: the plain reference of each operation. */
-extern const struct ops cpu_ops;
+/* The CPU's operations, compiled for the best instruction set of this machine or for the one that
+ * LATENTRANK_DEBUG_ISA names; the results are the same bits whichever is taken.
+ * Owner: static.  Errors: STATUS_USAGE (a name that is unknown or not here). */
+enum status cpu_ops_choose(const struct ops **ops);
 
 #endif

@@ -147,6 +147,8 @@ static enum status score_text(struct eval *eval)
 static enum status run_all_ranks(struct eval *eval, struct job *job)
 {
     enum status status = model_config_load(&eval->config, eval->options->model);
+    if (status == STATUS_OK)
+        status = model_config_check_supported(&eval->config, eval->options->model);
     TRY(comm_agree(&job->world, status));
     eval->window = window_of(eval->options, &eval->config);
     TRY(failure_from_root(&job->world, job_is_root(job) ? prepare(eval) : STATUS_OK));

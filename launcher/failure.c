@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t line_is_open[3];
@@ -32,6 +33,16 @@ void failure_print(void)
 {
     log_error_line(status_text());
     log_print(LOG_DEBUG, "call sites: %s", status_frames());
+}
+
+int failure_before_mpi(enum status status)
+{
+    const struct timespec moment = {.tv_sec = 1};
+    if (failure_speaks())
+        failure_print();
+    else
+        nanosleep(&moment, NULL);
+    return failure_exit_code(status);
 }
 
 enum status failure_from_root(struct comm *world, enum status own)

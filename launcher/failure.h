@@ -18,6 +18,11 @@ int failure_speaks(void);
 /* The error line from the record of this thread. */
 void failure_print(void);
 
+/* Wrong options, found by every rank before MPI runs: the rank that speaks prints the line, the others
+ * wait a moment, since the first rank that ends makes mpirun kill those that have not spoken yet.
+ * Returns the exit code. */
+int failure_before_mpi(enum status status);
+
 /* Collective: all ranks get rank 0's status, with its text as it is.  The other ranks give
  * STATUS_OK. */
 enum status failure_from_root(struct comm *world, enum status own);

@@ -36,6 +36,7 @@ static enum status prepare(struct generate *generate)
     const struct options *options = generate->options;
     int64_t limit = options->max_model_len;
     TRY(model_config_load(&generate->config, options->model));
+    TRY(model_config_check_supported(&generate->config, options->model));
     TRY(tokenizer_open(&generate->tokenizer, options->model));
     if (options->stop.count > 0 && generate->tokenizer == NULL)
         FAIL(STATUS_USAGE, "--stop: %s has no tokenizer.json, so there is no text to stop at",

@@ -3,7 +3,8 @@
 #include "launcher/failure.h"
 #include "parallel/topology.h"
 
-enum status job_open(struct job *job, const struct options *options, int *argc, char ***argv)
+enum status job_open(struct job *job, const struct options *options, enum status read, int *argc,
+                     char ***argv)
 {
     *job = (struct job){.options = options};
     TRY(process_start(&job->process, argc, argv));
@@ -14,7 +15,8 @@ enum status job_open(struct job *job, const struct options *options, int *argc, 
         .name = "world", .size = job->process.size, .index = job->process.rank, .stride = 1};
     TRY(comm_open(&job->world, &world));
     job->has_world = 1;
-    return comm_same(&job->world, "options", options_hash(options));
+    TRY(comm_agree(&job->world, read));
+    return comm_same(&job->world, "the set of options", options_hash(options));
 }
 
 void job_close(struct job *job)

@@ -16,9 +16,10 @@ struct job {
     int is_started, has_world;
 };
 
-/* Starts this rank, and compares the options of all ranks.  Collective.
- * Owner: caller; end with job_close, also after a failure. */
-enum status job_open(struct job *job, const struct options *options, int *argc, char ***argv);
+/* Starts this rank, agrees on `read` (what options_read gave here), and compares the options of all
+ * ranks.  Collective.  Owner: caller; end with job_close, also after a failure. */
+enum status job_open(struct job *job, const struct options *options, enum status read, int *argc,
+                     char ***argv);
 void job_close(struct job *job);
 
 static inline int job_is_root(const struct job *job)

@@ -1,8 +1,10 @@
 /* main.c - the program: options, then one command, then one exit code for the whole job.
  *
- * Everything that is wrong with the options is found before MPI starts, on
- * every rank; the rank that its launcher calls 0 says so.  Commands that need
- * no ranks run on that rank alone, without MPI; the others end at once. */
+ * What is wrong with the command line is found before MPI starts, on every
+ * rank; the rank that its launcher calls 0 says so.  What is wrong with a file or
+ * a variable may be so on one rank only: then the ranks agree on it first.
+ * Commands that need no ranks run on rank 0 alone, without MPI; the others end
+ * at once. */
 #include "launcher/commands.h"
 #include "launcher/failure.h"
 #include "launcher/options.h"
@@ -59,10 +61,10 @@ static int run_locally(const struct options *options)
     return end_locally(local_commands[options->command](options));
 }
 
-static int run_on_all_ranks(const struct options *options, int argc, char **argv)
+static int run_on_all_ranks(const struct options *options, enum status read, int argc, char **argv)
 {
     struct job job;
-    enum status status = job_open(&job, options, &argc, &argv);
+    enum status status = job_open(&job, options, read, &argc, &argv);
     int is_agreed = job.has_world;
     if (status == STATUS_OK)
         status = job_commands[options->command](options, &job);
@@ -79,16 +81,14 @@ int main(int argc, char **argv)
     int code;
     report_guard_descriptors();
     enum status status = options_read(&options, argc, argv, environ);
-    if (status != STATUS_OK) {
-        code = failure_exit_code(status);
-        if (failure_speaks())
-            failure_print();
-    } else if (options.help || options.version || options.print_config ||
-               local_commands[options.command] != NULL) {
+    int needs_ranks = options.command < COMMAND_COUNT && job_commands[options.command] != NULL &&
+                      !options.help && !options.version && !options.print_config;
+    if (status != STATUS_OK && !(needs_ranks && options.is_of_rank && process_is_launched()))
+        code = failure_before_mpi(status);
+    else if (needs_ranks)
+        code = run_on_all_ranks(&options, status, argc, argv);
+    else
         code = run_locally(&options);
-    } else {
-        code = run_on_all_ranks(&options, argc, argv);
-    }
     options_close(&options);
     return code;
 }

@@ -14,23 +14,17 @@ static void wrap(FILE *out, const char *text, int indent, int used)
     const char *word = text;
     while (*word != '\0') {
         int length = (int)strcspn(word, " ");
-        if (used + length + 1 > WIDTH && used > indent) {
+        int space = used > indent; /* between this word and the one before */
+        if (used + space + length > WIDTH && space) {
             fputc('\n', out);
-            used = 0;
+            used = space = 0;
         }
-        while (used < indent) {
-            fputc(' ', out);
-            used++;
-        }
-        fwrite(word, 1, (size_t)length, out);
-        used += length;
+        int pad = used < indent ? indent - used : space;
+        fprintf(out, "%*s%.*s", pad, "", length, word);
+        used += pad + length;
         word += length;
-        if (*word == ' ') {
+        while (*word == ' ')
             word++;
-            if (used < WIDTH)
-                fputc(' ', out);
-            used++;
-        }
     }
     fputc('\n', out);
 }
@@ -44,8 +38,10 @@ static void print_option(FILE *out, const struct option *option)
     else if (option->type == OPTION_INT && option->max < INT32_MAX)
         snprintf(range, sizeof range, "%lld to %lld", (long long)option->min,
                  (long long)option->max);
-    snprintf(text, sizeof text, "%s%s%s (default: %s)", option->help, range[0] == '\0' ? "" : "; ",
-             range, option->initial != NULL ? option->initial : option->none);
+    const char *value = option->initial != NULL ? option->initial : option->none;
+    int is_required = strcmp(value, "required") == 0;
+    snprintf(text, sizeof text, "%s%s%s (%s%s)", option->help, range[0] == '\0' ? "" : "; ", range,
+             is_required ? "" : "default: ", value);
     snprintf(left, sizeof left, "  --%s%s%s", option->name, option->value_name == NULL ? "" : " ",
              option->value_name == NULL ? "" : option->value_name);
     used = fprintf(out, "%s", left);

@@ -164,6 +164,7 @@ static enum status read_environment(struct options *options, char *const *enviro
         if (equals == NULL || strncmp(entry, environment_prefix, prefix) != 0 ||
             strncmp(entry + prefix, "DEBUG_", 6) == 0)
             continue;
+        options->is_of_rank = 1;
         snprintf(variable, sizeof variable, "%.*s", (int)(equals - entry), entry);
         name_of_variable(name, sizeof name, entry + prefix, (size_t)(equals - entry) - prefix);
         variable_of_name(back, sizeof back, name);
@@ -222,6 +223,7 @@ enum status options_read(struct options *options, int argc, char *const *argv,
     if (options->help || options->version)
         return STATUS_OK;
     TRY(read_environment(options, environment));
+    options->is_of_rank |= options->config != NULL;
     if (options->config != NULL)
         TRY(read_file(options, options->config));
     return options->print_config ? STATUS_OK : options_check(options);

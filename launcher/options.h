@@ -41,6 +41,7 @@ enum { OPTION_ROWS_MAX = 64 };
 
 struct options {
     enum command command;
+    int is_of_rank; /* a file or variables were read: other ranks may have seen other ones */
     int help, version, print_config, json;
     char *config;
 

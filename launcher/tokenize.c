@@ -5,8 +5,10 @@
 #include "launcher/text_input.h"
 #include "runtime/tokenizer.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* The text of --text, or all of stdin.  Owner: caller. */
 static enum status read_text(char **text, size_t *length, const struct options *options)
@@ -22,6 +24,9 @@ static enum status read_text(char **text, size_t *length, const struct options *
 
 static enum status open_tokenizer(struct tokenizer **tokenizer, const char *model)
 {
+    struct stat found;
+    if (stat(model, &found) != 0)
+        FAIL(STATUS_IO, "--model %s: %s", model, strerror(errno));
     TRY(tokenizer_open(tokenizer, model));
     if (*tokenizer == NULL)
         FAIL(STATUS_IO, "%s: no tokenizer.json there", model);

@@ -22,7 +22,9 @@ enum status version_print(void)
     char mpi[MPI_MAX_LIBRARY_VERSION_STRING], pcre2[64] = "?", text[1024];
     int mpi_length;
     unsigned hwloc = hwloc_get_api_version(), xxhash = XXH_versionNumber();
+    const struct ops *ops;
 
+    TRY(cpu_ops_choose(&ops));
     MPI_Get_library_version(mpi, &mpi_length); /* allowed before MPI_Init */
     mpi[strcspn(mpi, ",\n")] = '\0';
     pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
@@ -31,6 +33,6 @@ enum status version_print(void)
              "xxHash: %u.%u.%u\ninstruction set: %s",
              LATENTRANK_VERSION, COMPILER, mpi, hwloc >> 16, hwloc >> 8 & 0xff, hwloc & 0xff,
              jansson_version_str(), pcre2, xxhash / 10000, xxhash / 100 % 100, xxhash % 100,
-             cpu_ops.name);
+             ops->name);
     return report_line(text);
 }

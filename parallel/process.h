@@ -2,7 +2,8 @@
  *
  * Under mpirun or srun --mpi=pmix the process joins the job; alone it is one
  * rank and MPI is not initialised at all (seen from the launcher's environment
- * variables).  MPI runs at thread level FUNNELED. */
+ * variables).  MPI runs at thread level FUNNELED; waiting ranks yield their core
+ * unless OMPI_MCA_mpi_yield_when_idle says otherwise. */
 #ifndef PARALLEL_PROCESS_H
 #define PARALLEL_PROCESS_H
 

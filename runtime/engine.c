@@ -62,9 +62,7 @@ static enum status open_config(struct engine *e)
 {
     struct engine_options *o = &e->options;
     TRY(model_config_load(&e->config, o->model));
-    if (e->config.unsupported[0] != '\0')
-        FAIL(STATUS_UNSUPPORTED, "%s: %s (%s): %s", o->model, e->config.architecture,
-             e->config.model_type, e->config.unsupported);
+    TRY(model_config_check_supported(&e->config, o->model));
     if (o->max_model_len == 0)
         o->max_model_len = e->config.max_position;
     if (o->max_model_len < 1 || o->max_model_len > e->config.max_position)
@@ -171,6 +169,7 @@ static uint64_t config_hash(const struct engine *e)
 
 static enum status open_phases(struct engine *e)
 {
+    TRY(comm_agree(&e->world, cpu_ops_choose(&e->ops)));
     TRY(comm_agree(&e->world, open_config(e)));
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
     TRY(comm_agree(&e->world, open_layout(e)));
@@ -195,7 +194,6 @@ enum status engine_open(struct engine **engine, const struct engine_options *opt
         FAIL(STATUS_NO_MEMORY, "no memory for the engine");
     e->process = *process;
     e->options = *options;
-    e->ops = &cpu_ops;
     e->device = &cpu_device_ops;
     enum status status = comm_open(&e->world, &all);
     if (status == STATUS_OK)

@@ -2,7 +2,7 @@
  *
  * (2) k^C = W^UK c^KV, (5) v = W^UV c^KV of the cached rows, EXPANDED_ROWS at a
  * time, so that memory does not grow with the context; the partial softmaxes are
- * merged.  Cheaper than the absorbed form for prompts (models.md: 640 against
+ * merged.  Cheaper than the absorbed form for prompts (640 against
  * 2176 operations per head, query and row in DeepSeek-V3), dearer for decode.
  */
 #include "kernels/core/trace.h"

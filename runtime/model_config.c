@@ -352,3 +352,11 @@ enum status model_config_load(struct model_config *config, const char *path)
     snprintf(beside, sizeof beside, "%.*sgeneration_config.json", (int)(base - file), file);
     return read_generation_config(config, beside);
 }
+
+enum status model_config_check_supported(const struct model_config *config, const char *path)
+{
+    if (config->unsupported[0] != '\0')
+        FAIL(STATUS_UNSUPPORTED, "%s: %s (%s): %s", path, config->architecture, config->model_type,
+             config->unsupported);
+    return STATUS_OK;
+}

@@ -68,7 +68,11 @@ enum status model_config_load(struct model_config *config, const char *path);
 enum status model_config_parse(struct model_config *config, const char *json, size_t length,
                                const char *name);
 
-/* (d_n + d_r)^-0.5, times the square of YaRN's m(factor, mscale_all_dim) (models.md 4.3). */
+/* Fails with STATUS_UNSUPPORTED, naming `path`, the graph and what is lacking, unless this version runs
+ * the model.  Sizes are not set in a config that is not countable: call this before using them. */
+enum status model_config_check_supported(const struct model_config *config, const char *path);
+
+/* (d_n + d_r)^-0.5, times the square of YaRN's m(factor, mscale_all_dim) (arXiv 2405.04434, B). */
 float model_config_softmax_scale(const struct model_config *config);
 
 /* cos_sin[n_positions, d_r] of ops.h `rope`, in host memory; angles in double, stored as f32. */

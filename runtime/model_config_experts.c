@@ -1,6 +1,6 @@
 /* Values whose defaults differ between the classes that read such files (V3: n_group 8, topk_group 4,
  * routed_scaling_factor 2.5, first_k_dense_replace 3; its relatives: others) must be written there;
- * every published file does.  models.md sections 2 and 5. */
+ * every published file does. */
 #include "runtime/model_config_parts.h"
 
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Two generations of keys say the same: rope_theta + rope_scaling, and rope_parameters with
- * rope_theta inside.  The type is called `type` or `rope_type`.  models.md section 2. */
+ * rope_theta inside.  The type is called `type` or `rope_type`. */
 #include "runtime/model_config_parts.h"
 
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Parameters that a config implies; shapes as in models.md section 3. */
+/* Parameters that a config implies; shapes as in weights.c. */
 #include "runtime/model_config.h"
 
 static int64_t attention_parameters(const struct model_config *c)

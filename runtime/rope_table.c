@@ -1,5 +1,5 @@
 /* Angles of RoPE with YaRN, and the factors that YaRN puts on attention.
- * Source: arXiv 2309.00071; models.md section 4.3. */
+ * Source: YaRN, arXiv 2309.00071, section 3; DeepSeek-V2, arXiv 2405.04434. */
 #include "runtime/model_config_parts.h"
 
 #include <assert.h>

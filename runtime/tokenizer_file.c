@@ -1,13 +1,16 @@
 /* tokenizer_file.c - the two files as a whole, vocabulary, merges, added tokens and BOS (see
  * tokenizer_file.h); the pre-tokenizer is read in tokenizer_steps.c. */
 #include "runtime/tokenizer_file.h"
+#include "runtime/json.h"
 #include "runtime/tokenizer_json.h"
 #include "runtime/tokenizer_steps.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 /* Counts ids and bytes of all texts, and checks the ids, so that memory can be reserved once. */
@@ -293,23 +296,28 @@ static enum status read_config(struct tokenizer *tokenizer, const json_t *config
     return STATUS_OK;
 }
 
-/* Reads and parses `path`, then gives it to `read`. */
+/* Parses `path`, when there is one, and gives it to `use`. */
 static enum status with_file(struct tokenizer *tokenizer, int *found, uint64_t *hash,
                              const char *path,
                              enum status (*use)(struct tokenizer *tokenizer, const json_t *root))
 {
-    char *data;
-    size_t length;
+    char *text = NULL;
+    size_t length = 0;
     json_t *root = NULL;
-    enum status status = json_file_read(&data, &length, path);
-    *found = data != NULL;
-    if (data) {
-        *hash = XXH3_64bits(data, length);
-        status = json_file_parse(&root, data, length);
-    }
-    free(data);
-    if (root)
+    *found = access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+    if (!*found)
+        return STATUS_OK;
+    TRY(json_read_text(&text, &length, path));
+    *hash = XXH3_64bits(text, length);
+    enum status status = json_parse(&root, text, length, path);
+    free(text);
+    if (status != STATUS_OK)
+        return status;
+    if (json_is_object(root))
         status = use(tokenizer, root);
+    else
+        status = status_fail(STATUS_INVALID, __FILE__, __LINE__, "it holds %s, not an object",
+                             json_kind(root));
     json_decref(root);
     return status == STATUS_OK ? status : status_prefix(status, "%s", path);
 }

@@ -1,7 +1,8 @@
 /* tokenizer_json.h - taking values of a certain type out of a JSON object.
  *
  * `where` is the place of the object in the file, as "model" or "pre_tokenizer.pretokenizers[2]"; it
- * stands in the messages. */
+ * stands in the messages.  runtime/json.h does the same for files whose keys are mostly optional, with
+ * one place for all; here places are nested and made while walking. */
 #ifndef RUNTIME_TOKENIZER_JSON_H
 #define RUNTIME_TOKENIZER_JSON_H
 
@@ -29,12 +30,5 @@ enum status json_take_optional_string(const char **value, size_t *length, const 
                                       const json_t *object, const char *key);
 /* A whole number from 0 to `limit` - 1. */
 enum status json_to_index(int *value, const char *where, const json_t *number, int limit);
-
-/* Reads a whole file.  *data is NUL-terminated; NULL with STATUS_OK when there is no such file.
- * Owner: caller; free(). */
-enum status json_file_read(char **data, size_t *length, const char *path);
-
-/* Parses one object.  Owner: caller; json_decref. */
-enum status json_file_parse(json_t **root, const char *data, size_t length);
 
 #endif

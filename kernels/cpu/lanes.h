@@ -16,11 +16,14 @@
 #if defined(ISA_AVX512)
 #include <immintrin.h>
 #define ISA(name) name##_avx512
+#define ISA_NAME  "avx512"
 #elif defined(ISA_AVX2)
 #include <immintrin.h>
 #define ISA(name) name##_avx2
+#define ISA_NAME  "avx2"
 #else
 #define ISA(name) name##_plain
+#define ISA_NAME  "plain"
 #endif
 
 enum { LANES = 16 };

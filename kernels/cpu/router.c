@@ -80,7 +80,7 @@ static void mask_groups(float *scores, const struct router_params *params)
             scores[i] = -INFINITY;
 }
 
-/* V2 normalizes OR scales, V3 normalizes AND scales (models.md section 5). */
+/* V2 normalizes OR scales, V3 normalizes AND scales (DeepSeek's published modeling code). */
 static void finish_weights(float *weights, const struct router_params *params)
 {
     int normalizes = params->normalize && params->n_chosen > 1;

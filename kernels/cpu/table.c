@@ -1,11 +1,8 @@
 /* table.c - the operations of one instruction set, as a table. */
 #include "kernels/cpu/tables.h"
 
-#define TEXT(name)  TEXT_(name)
-#define TEXT_(name) #name
-
 const struct ops ISA(cpu_ops) = {
-    .name = TEXT(ISA(cpu)),
+    .name = ISA_NAME,
     .gemm = ISA(gemm),
     .gemm_heads = ISA(gemm_heads),
     .embed = ISA(embed),

@@ -75,7 +75,7 @@ def write_json(path, value):
 
 
 def layer_shapes(raw, c, layer):
-    """{name: shape} of one decoder layer, models.md section 3.2."""
+    """{name: shape} of one decoder layer, as in the published checkpoints."""
     p, d = f"model.layers.{layer}.", c.d
     s = {p + "input_layernorm.weight": (d,), p + "post_attention_layernorm.weight": (d,)}
     a, q_out = p + "self_attn.", c.n_heads * (c.d_nope + c.d_rope)
@@ -112,7 +112,7 @@ def layer_shapes(raw, c, layer):
 
 
 def shapes(raw):
-    """{name: shape} of the whole checkpoint, MTP layers (models.md 3.3) included."""
+    """{name: shape} of the whole checkpoint, MTP layers included."""
     raw = raw.get("text_config") or raw
     c = oracle.read_config(raw)
     s = {"model.embed_tokens.weight": (c.vocab, c.d), "model.norm.weight": (c.d,)}

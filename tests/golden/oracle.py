@@ -1,8 +1,8 @@
 """Float64 numpy forward pass of the DeepSeek-V2 and V3 graphs: the project's oracle.
 
-Written from the papers (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv 2412.19437) and from the
-digest `models.md` (sections 2-6), never from the engine, so that a mistake has to be made twice
-to go unnoticed.  Names follow the papers: c_kv, k_r, q_c, w_uk, w_uv.
+Written from the papers (DeepSeek-V2, arXiv 2405.04434; DeepSeek-V3, arXiv 2412.19437) and the keys
+of the published config files, never from the engine, so that a mistake has to be made twice to go
+unnoticed.  Names follow the papers: c_kv, k_r, q_c, w_uk, w_uv.
 
 Needs numpy only.  Reads a Hugging Face directory (config.json and *.safetensors), decodes
 bf16/f16/f32 exactly to float64 and computes everything in float64.
@@ -62,7 +62,7 @@ def read_checkpoint(directory):
 
 
 def read_config(raw):
-    """The keys that change the mathematics, with the defaults of models.md section 2."""
+    """The keys that change the mathematics, with their defaults."""
     raw = raw.get("text_config") or raw
     v2 = "DeepseekV2" in (raw.get("architectures") or [""])[0] or raw["model_type"] == "deepseek_v2"
     rope = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
@@ -94,7 +94,7 @@ def read_config(raw):
 
 
 # ---------------------------------------------------------------------------------------------
-# RoPE and YaRN (models.md 4.3; YaRN paper arXiv 2309.00071 section 3)
+# RoPE and YaRN (YaRN paper arXiv 2309.00071 section 3)
 # ---------------------------------------------------------------------------------------------
 
 
@@ -181,7 +181,7 @@ def swiglu(x, gate, up, down):
 
 
 # ---------------------------------------------------------------------------------------------
-# Router (models.md section 5, A-C; V3 paper equations 12-16)
+# Router (V2 paper 2.2; V3 paper equations 12-16)
 # ---------------------------------------------------------------------------------------------
 
 
@@ -316,7 +316,7 @@ class Model:
         return h @ self.get(head).T, h, diag
 
     def forward_mtp(self, h, next_ids, form="expanded"):
-        """First MTP layer (models.md 6; V3 equations 21-23): row i takes h_i (after model.norm)
+        """First MTP layer (V3 equations 21-23): row i takes h_i (after model.norm)
         and token i+1, and predicts token i+2.  The embedding half comes first in eh_proj."""
         layer, diag = self.c.n_layers, []
         p = f"model.layers.{layer}."

@@ -5,7 +5,7 @@
 Identities: absorbed = expanded attention, prefill in chunks and token by token = one shot, the
 vector router = a router written as plain loops, stored logits = recomputed ones.
 Noise: the same graph in float32, and with the cache rounded to bf16: what a correct engine shows.
-Mistakes: known wrong implementations (models.md section 9).  Each must be far above the noise in
+Mistakes: known wrong implementations.  Each must be far above the noise in
 some case, or the cases would not guard against it.
 """
 import json

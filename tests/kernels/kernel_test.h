@@ -26,6 +26,14 @@ static inline void assert_ok(enum status status)
     assert_int_equal(status, STATUS_OK);
 }
 
+/* The table that the engine would take. */
+static inline const struct ops *cpu_ops(void)
+{
+    const struct ops *ops = NULL;
+    assert_ok(cpu_ops_choose(&ops));
+    return ops;
+}
+
 /* splitmix64: the same numbers in every run */
 static inline uint64_t random_bits(uint64_t *seed)
 {

@@ -228,14 +228,14 @@ static void tokens_and_heads_have_the_bits_they_have_alone(void **state)
                       .max_pages = 12,
                       .dtype = DTYPE_F32};
     scene_open(&s, seq_of, position, 4);
-    struct attention_state all = attend(&cpu_ops, &s);
+    struct attention_state all = attend(cpu_ops(), &s);
     for (int t = 0; t < T; t += 7) {
         for (int h = 0; h < H; h++) {
             struct scene one = s;
             one.tokens = one.heads = 1;
             one.position = s.position + t;
             one.q = s.q + (t * H + h) * width_of(&s);
-            struct attention_state a = attend(&cpu_ops, &one);
+            struct attention_state a = attend(cpu_ops(), &one);
             assert_same_bits(a.o.data, tensor_f32_2(&all.o, t, h), s.d_c);
             assert_same_bits(a.m.data, tensor_f32_2(&all.m, t, h), 1);
             assert_same_bits(a.l.data, tensor_f32_2(&all.l, t, h), 1);
@@ -262,10 +262,10 @@ static void rows_after_a_token_do_not_show_in_it(void **state)
                       .max_pages = 2,
                       .dtype = DTYPE_F32};
     scene_open(&s, seq_of, position, 5);
-    struct attention_state clean = attend(&cpu_ops, &s);
+    struct attention_state clean = attend(cpu_ops(), &s);
     memset(s.rows + (size_t)(s.table[1] * PAGE_ROWS + 66 % PAGE_ROWS) * (32 + 8) * sizeof(float),
            0xff, (32 + 8) * sizeof(float));
-    struct attention_state dirty = attend(&cpu_ops, &s);
+    struct attention_state dirty = attend(cpu_ops(), &s);
     assert_same_bits(dirty.o.data, clean.o.data, 6 * H * s.d_c); /* positions 60 .. 65 */
     assert_same_bits(dirty.l.data, clean.l.data, 6 * H);
     state_close(&clean);
@@ -287,7 +287,7 @@ static void members_of_a_cache_group_merge_to_the_whole(void **state)
                       .max_pages = PAGES,
                       .dtype = DTYPE_BF16};
     scene_open(&s, seq_of, position, 6);
-    struct attention_state whole = attend(&cpu_ops, &s);
+    struct attention_state whole = attend(cpu_ops(), &s);
     int32_t *table = s.table, own[2 * PAGES];
     for (int members = 2; members <= UNITS; members *= 2) {
         struct attention_state part[UNITS];
@@ -295,12 +295,12 @@ static void members_of_a_cache_group_merge_to_the_whole(void **state)
             for (int p = 0; p < 2 * PAGES; p++)
                 own[p] = p % PAGES % members == r ? table[p] : -1;
             s.table = own;
-            part[r] = attend(&cpu_ops, &s);
+            part[r] = attend(cpu_ops(), &s);
             s.table = table;
         }
         for (int step = members / 2; step > 0; step /= 2)
             for (int r = 0; r < step; r++) {
-                assert_ok(cpu_ops.merge_partials(&part[r], &part[r + step], NULL));
+                assert_ok(cpu_ops()->merge_partials(&part[r], &part[r + step], NULL));
                 state_close(&part[r + step]);
             }
         assert_same_state(&part[0], &whole);
@@ -358,8 +358,8 @@ static void absorbed_attention_is_expanded_attention(void **state)
         }
         memcpy(k_r + j * D_R, row + D_C, D_R * sizeof *row);
     }
-    struct attention_state latent = attend(&cpu_ops, &s);
-    float *o = finished(&cpu_ops, &latent);
+    struct attention_state latent = attend(cpu_ops(), &s);
+    float *o = finished(cpu_ops(), &latent);
 
     struct tensor tq = tensor_3d(q, DTYPE_F32, T, H, D_N + D_R);
     struct tensor tk = tensor_3d(k_c, DTYPE_F32, L, H, D_N), tr = tensor_2d(k_r, DTYPE_F32, L, D_R);
@@ -418,7 +418,7 @@ static void an_empty_partial_returns_the_other(void **state)
     memset(b.o.data, 0, 2 * W * sizeof(float));
     memcpy((float *)b.o.data, values, W * sizeof *values);
     memcpy((float *)a.o.data + W, values + W, W * sizeof *values);
-    assert_ok(cpu_ops.merge_partials(&a, &b, NULL));
+    assert_ok(cpu_ops()->merge_partials(&a, &b, NULL));
     assert_same_bits(a.o.data, values, 2 * W);
     assert_same_bits(a.m.data, (const float[]){2.0f, 3.0f}, 2);
     assert_same_bits(a.l.data, (const float[]){7.0f, 5.0f}, 2);
@@ -440,8 +440,8 @@ static void a_token_that_sees_nothing_gets_zeros(void **state)
                       .dtype = DTYPE_BF16};
     scene_open(&s, seq_of, position, 2);
     s.table[0] = -1; /* this rank holds the second page only */
-    struct attention_state a = attend(&cpu_ops, &s);
-    float *o = finished(&cpu_ops, &a);
+    struct attention_state a = attend(cpu_ops(), &s);
+    float *o = finished(cpu_ops(), &a);
     assert_true(*tensor_f32(&a.m, 0) == -INFINITY && *tensor_f32(&a.l, 0) == 0.0f);
     for (int i = 0; i < s.d_c; i++)
         assert_true(o[i] == 0.0f && *tensor_f32(&a.o, 0) == 0.0f && isfinite(o[s.d_c + i]));
@@ -461,9 +461,9 @@ static void no_tokens_or_heads_need_no_memory(void **state)
                                     .l = tensor_2d(NULL, DTYPE_F32, 0, heads)};
         struct page_view pages = scene_view(&s);
         o = a.o;
-        assert_ok(cpu_ops.latent_attention(&a, &q, &pages, 1.0f, NULL));
-        assert_ok(cpu_ops.merge_partials(&a, &a, NULL));
-        assert_ok(cpu_ops.attention_finish(&o, &a, NULL));
+        assert_ok(cpu_ops()->latent_attention(&a, &q, &pages, 1.0f, NULL));
+        assert_ok(cpu_ops()->merge_partials(&a, &a, NULL));
+        assert_ok(cpu_ops()->attention_finish(&o, &a, NULL));
     }
 }
 

@@ -27,7 +27,7 @@ static void rows_come_back_from_their_place_rounded_once(void **state)
         struct tensor c_kv = tensor_columns(&all, 0, D_C), k_r = tensor_columns(&all, D_C, WIDTH);
         struct page_view pages = view(rows, dtypes[d], T);
         assert_non_null(rows);
-        assert_ok(cpu_ops.cache_append(&pages, &c_kv, &k_r, NULL));
+        assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
         for (int t = 0; t < T; t++) {
             char stored[WIDTH * sizeof(float)];
             float expected[WIDTH];
@@ -38,8 +38,8 @@ static void rows_come_back_from_their_place_rounded_once(void **state)
                                            row_bytes,
                                 stored, row_bytes);
             struct tensor ty = tensor_2d(y, DTYPE_F32, 1, WIDTH);
-            assert_ok(
-                cpu_ops.cache_read(&ty, &pages, seq_ids[t], positions[t], positions[t] + 1, NULL));
+            assert_ok(cpu_ops()->cache_read(&ty, &pages, seq_ids[t], positions[t], positions[t] + 1,
+                                            NULL));
             assert_same_bits(y, expected, WIDTH);
         }
         size_t written = 0;
@@ -61,14 +61,14 @@ static void a_range_is_read_across_pages(void **state)
     float *rows = random_floats(PAGES * PAGE_ROWS * WIDTH, 2), *y = floats(100 * WIDTH);
     struct page_view pages = view(rows, DTYPE_F32, 0);
     struct tensor ty = tensor_2d(y, DTYPE_F32, 100, WIDTH);
-    assert_ok(cpu_ops.cache_read(&ty, &pages, 0, 50, 150, NULL));
+    assert_ok(cpu_ops()->cache_read(&ty, &pages, 0, 50, 150, NULL));
     for (int j = 0; j < 100; j++) {
         int page = table_ids[(50 + j) / PAGE_ROWS];
         assert_same_bits(y + j * WIDTH, rows + (page * PAGE_ROWS + (50 + j) % PAGE_ROWS) * WIDTH,
                          WIDTH);
     }
     ty.dim[0] = 0;
-    assert_ok(cpu_ops.cache_read(&ty, &pages, 0, 70, 70, NULL));
+    assert_ok(cpu_ops()->cache_read(&ty, &pages, 0, 70, 70, NULL));
     free(rows);
     free(y);
 }
@@ -84,9 +84,9 @@ static void pages_of_other_ranks_are_neither_written_nor_read(void **state)
     pages.seq_of.data = second;
     struct tensor all = tensor_2d(x, DTYPE_F32, 1, WIDTH);
     struct tensor c_kv = tensor_columns(&all, 0, D_C), k_r = tensor_columns(&all, D_C, WIDTH);
-    assert_ok(cpu_ops.cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
     assert_same_bits(rows, before, PAGES * PAGE_ROWS * WIDTH);
-    assert_int_equal(cpu_ops.cache_read(&all, &pages, 1, 130, 131, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->cache_read(&all, &pages, 1, 130, 131, NULL), STATUS_INVALID);
     free(rows);
     free(before);
 }
@@ -100,7 +100,7 @@ static void a_position_past_the_page_table_is_refused(void **state)
     pages.position.data = past;
     struct tensor all = tensor_2d(x, DTYPE_F32, 1, WIDTH);
     struct tensor c_kv = tensor_columns(&all, 0, D_C), k_r = tensor_columns(&all, D_C, WIDTH);
-    assert_int_equal(cpu_ops.cache_append(&pages, &c_kv, &k_r, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL), STATUS_INVALID);
 }
 
 int main(void)

@@ -23,14 +23,14 @@ static void ids_held_elsewhere_embed_to_zero(void **state)
         dtype_to_f32(values, stored, dtypes[d], TABLE * D);
         struct tensor ty = tensor_2d(y, DTYPE_F32, 5, D), ids = tensor_1d(id, DTYPE_I32, 5);
         struct tensor table = tensor_2d(stored, dtypes[d], TABLE, D);
-        assert_ok(cpu_ops.embed(&ty, &ids, &table, FIRST, NULL));
+        assert_ok(cpu_ops()->embed(&ty, &ids, &table, FIRST, NULL));
         for (int t = 0; t < 5; t++)
             for (int j = 0; j < D; j++)
                 assert_true(y[t * D + j] == (id[t] < FIRST || id[t] >= FIRST + TABLE
                                                  ? 0.0f
                                                  : values[(id[t] - FIRST) * D + j]));
         table = tensor_2d(NULL, dtypes[d], 0, D); /* a rank without rows of the table */
-        assert_ok(cpu_ops.embed(&ty, &ids, &table, FIRST, NULL));
+        assert_ok(cpu_ops()->embed(&ty, &ids, &table, FIRST, NULL));
         for (int j = 0; j < 5 * D; j++)
             assert_true(y[j] == 0.0f);
         free(values);
@@ -43,11 +43,11 @@ static void sums_touch_their_rows_only(void **state)
     float *x = random_floats(ROWS * STRIDE, 1), *y = random_floats(ROWS * STRIDE, 2);
     float *before = random_floats(ROWS * STRIDE, 1);
     struct tensor tx = strided(x), ty = strided(y), bias = tensor_1d(y, DTYPE_F32, N);
-    assert_ok(cpu_ops.add(&tx, &ty, NULL));
+    assert_ok(cpu_ops()->add(&tx, &ty, NULL));
     for (int i = 0; i < ROWS * STRIDE; i++)
         assert_true(x[i] == (i % STRIDE < N ? before[i] + y[i] : before[i]));
     memcpy(before, x, ROWS * STRIDE * sizeof *x);
-    assert_ok(cpu_ops.add_bias(&tx, &bias, NULL));
+    assert_ok(cpu_ops()->add_bias(&tx, &bias, NULL));
     for (int i = 0; i < ROWS * STRIDE; i++)
         assert_true(x[i] == (i % STRIDE < N ? before[i] + y[i % STRIDE] : before[i]));
     free(x);
@@ -86,12 +86,12 @@ static void empty_tensors_need_no_memory(void **state)
                   narrow = tensor_2d(NULL, DTYPE_F32, 5, 0);
     struct tensor ids = tensor_1d(NULL, DTYPE_I32, 0), bias = tensor_1d(NULL, DTYPE_F32, 0);
     struct tensor table = tensor_2d(NULL, DTYPE_BF16, 0, 5);
-    assert_ok(cpu_ops.embed(&none, &ids, &table, 0, NULL));
-    assert_ok(cpu_ops.add(&none, &none, NULL));
-    assert_ok(cpu_ops.add(&narrow, &narrow, NULL));
-    assert_ok(cpu_ops.add_bias(&narrow, &bias, NULL));
-    assert_ok(cpu_ops.swiglu(&none, &none, &none, NULL));
-    assert_ok(cpu_ops.swiglu(&narrow, &narrow, &narrow, NULL));
+    assert_ok(cpu_ops()->embed(&none, &ids, &table, 0, NULL));
+    assert_ok(cpu_ops()->add(&none, &none, NULL));
+    assert_ok(cpu_ops()->add(&narrow, &narrow, NULL));
+    assert_ok(cpu_ops()->add_bias(&narrow, &bias, NULL));
+    assert_ok(cpu_ops()->swiglu(&none, &none, &none, NULL));
+    assert_ok(cpu_ops()->swiglu(&narrow, &narrow, &narrow, NULL));
 }
 
 int main(void)

@@ -152,7 +152,7 @@ static void instruction_sets_and_tokens_alone_give_the_same_bits(void **state)
         one.x += t * l.d;
         one.weight += t * l.k;
         one.ids += t * l.k;
-        float *u = apply(&cpu_ops, &one, &w);
+        float *u = apply(cpu_ops(), &one, &w);
         assert_same_bits(u, first + t * l.d, l.d);
         free(u);
     }
@@ -168,13 +168,13 @@ static void ranks_with_ranges_of_experts_sum_to_the_whole_along_the_tree(void **
         struct layer l = {.e = counts[c], .k = 2, .t = 30, .d = 24, .columns = 16};
         layer_open(&l, DTYPE_BF16, c);
         struct expert_weights w = held(&l, 0, l.e);
-        float *whole = apply(&cpu_ops, &l, &w);
+        float *whole = apply(cpu_ops(), &l, &w);
         for (int ranks = 2; ranks <= UNITS; ranks *= 2) {
             float *sum[UNITS];
             for (int r = 0; r < ranks; r++) {
                 w = held(&l, (int)unit_begin(r * UNITS / ranks, l.e),
                          (int)unit_begin((r + 1) * UNITS / ranks, l.e));
-                sum[r] = apply(&cpu_ops, &l, &w);
+                sum[r] = apply(cpu_ops(), &l, &w);
             }
             for (int step = 1; step < ranks; step *= 2)
                 for (int r = 0; r < ranks; r += 2 * step) {
@@ -197,7 +197,7 @@ static void ranks_with_columns_of_experts_sum_to_the_whole(void **state)
     struct layer l = {.e = 6, .k = 2, .t = 20, .d = 32, .columns = 24};
     layer_open(&l, DTYPE_F32, 4);
     struct expert_weights w = held(&l, 0, l.e);
-    float *whole = apply(&cpu_ops, &l, &w), *part[2];
+    float *whole = apply(cpu_ops(), &l, &w), *part[2];
     for (int r = 0; r < 2; r++) {
         int64_t begin = r ? CUT : 0, end = r ? l.columns : CUT;
         struct weights gate = weights_open(DTYPE_F32, l.e, end - begin, l.d, 1);
@@ -212,7 +212,7 @@ static void ranks_with_columns_of_experts_sum_to_the_whole(void **state)
         }
         struct expert_weights cut = {
             .gate = gate.matrix, .up = up.matrix, .down = down.matrix, .n_experts = l.e};
-        part[r] = apply(&cpu_ops, &l, &cut);
+        part[r] = apply(cpu_ops(), &l, &cut);
         weights_close(&gate);
         weights_close(&up);
         weights_close(&down);
@@ -234,18 +234,18 @@ static void a_rank_without_experts_or_tokens_adds_nothing(void **state)
     struct layer l = {.e = 8, .k = 2, .t = 3, .d = 20, .columns = 12};
     layer_open(&l, DTYPE_BF16, 2);
     struct expert_weights w = held(&l, 3, 3);
-    float *u = apply(&cpu_ops, &l, &w);
+    float *u = apply(cpu_ops(), &l, &w);
     for (int64_t i = 0; i < l.t * l.d; i++)
         assert_true(u[i] == 0.0f);
     free(u);
     w = (struct expert_weights){.n_experts = 8}; /* not even shapes */
-    u = apply(&cpu_ops, &l, &w);
+    u = apply(cpu_ops(), &l, &w);
     for (int64_t i = 0; i < l.t * l.d; i++)
         assert_true(u[i] == 0.0f);
     free(u);
     w = held(&l, 0, l.e);
     l.t = 0;
-    u = apply(&cpu_ops, &l, &w);
+    u = apply(cpu_ops(), &l, &w);
     free(u);
     layer_close(&l);
 }
@@ -256,11 +256,11 @@ static void scratch_memory_is_bounded(void **state)
     struct layer l = {.e = 4, .k = 2, .t = 1, .d = 16, .columns = 8};
     layer_open(&l, DTYPE_BF16, 2);
     struct expert_weights w = held(&l, 0, l.e);
-    size_t bytes = cpu_ops.experts_scratch_bytes(10000, &w, 2);
-    assert_true(bytes == cpu_ops.experts_scratch_bytes(1000000, &w, 2));
+    size_t bytes = cpu_ops()->experts_scratch_bytes(10000, &w, 2);
+    assert_true(bytes == cpu_ops()->experts_scratch_bytes(1000000, &w, 2));
     for (int64_t t = 0; t < 700; t++)
-        assert_true(cpu_ops.experts_scratch_bytes(t, &w, 2) <=
-                    cpu_ops.experts_scratch_bytes(t + 1, &w, 2));
+        assert_true(cpu_ops()->experts_scratch_bytes(t, &w, 2) <=
+                    cpu_ops()->experts_scratch_bytes(t + 1, &w, 2));
     layer_close(&l);
 }
 

@@ -139,7 +139,7 @@ static void sums_of_ranks_along_the_tree_are_the_whole(void **state)
             struct weights w = weights_open(DTYPE_BF16, 1, N, k, c);
             float *x = random_floats(rows * k, 50 + c), *whole = floats(rows * N);
             w.matrix.units = units_of_span(items, 0, items, WIDTH);
-            multiply(&cpu_ops, whole, N, x, rows, &w.matrix);
+            multiply(cpu_ops(), whole, N, x, rows, &w.matrix);
             for (int ranks = 2; ranks <= UNITS; ranks *= 2) {
                 float *sum[UNITS] = {NULL};
                 for (int r = 0; r < ranks; r++) {
@@ -155,7 +155,7 @@ static void sums_of_ranks_along_the_tree_are_the_whole(void **state)
                         memcpy(own + t * columns, x + t * k + begin * WIDTH,
                                (size_t)columns * sizeof *x);
                     sum[r] = floats(rows * N);
-                    multiply(&cpu_ops, sum[r], N, own, rows, &part.matrix);
+                    multiply(cpu_ops(), sum[r], N, own, rows, &part.matrix);
                     free(own);
                     weights_close(&part);
                 }
@@ -183,7 +183,7 @@ static void each_head_multiplies_its_own_columns(void **state)
         struct tensor ty = tensor_3d(y, DTYPE_F32, T, H, N);
         tx.stride[0] = heads * K + GAP;
         ty.stride[0] = H * N + GAP;
-        assert_ok(cpu_ops.gemm_heads(&ty, &tx, &w.matrix, NULL));
+        assert_ok(cpu_ops()->gemm_heads(&ty, &tx, &w.matrix, NULL));
         for (int t = 0; t < T; t++) {
             for (int h = 0; h < H; h++) {
                 const float *xh = tensor_f32_2(&tx, t, heads == 1 ? 0 : h);
@@ -206,10 +206,10 @@ static void no_tokens_or_no_heads_do_nothing(void **state)
     struct matrix none = {.dtype = DTYPE_BF16, .count = 0, .n = 4, .k = 4};
     struct tensor y = tensor_3d(NULL, DTYPE_F32, 3, 0, 4), x = y;
     none.units = units_whole(4);
-    assert_ok(cpu_ops.gemm_heads(&y, &x, &none, NULL));
+    assert_ok(cpu_ops()->gemm_heads(&y, &x, &none, NULL));
     struct weights w = weights_open(DTYPE_BF16, 1, 4, 4, 1);
     y = x = tensor_2d(NULL, DTYPE_F32, 0, 4);
-    assert_ok(cpu_ops.gemm(&y, &x, &w.matrix, NULL));
+    assert_ok(cpu_ops()->gemm(&y, &x, &w.matrix, NULL));
     weights_close(&w);
 }
 

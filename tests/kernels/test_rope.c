@@ -31,7 +31,7 @@ static void pairs_turn_by_the_angle_of_their_token(void **state)
     struct tensor tx = tensor_3d(x, DTYPE_F32, T, H, D), ty = tensor_3d(y, DTYPE_F32, T, H, D);
     tx.stride[0] = WIDTH;
     tx.stride[1] = D + 4;
-    assert_ok(cpu_ops.rope(&ty, &tx, &position, &cos_sin, NULL));
+    assert_ok(cpu_ops()->rope(&ty, &tx, &position, &cos_sin, NULL));
     for (int t = 0; t < T; t++) {
         for (int h = 0; h < H; h++) {
             double expected[D];
@@ -45,7 +45,7 @@ static void pairs_turn_by_the_angle_of_their_token(void **state)
             assert_close(tensor_f32_2(&ty, t, h), expected, D, 1e-6);
         }
     }
-    assert_ok(cpu_ops.rope(&tx, &tx, &position, &cos_sin, NULL)); /* in place */
+    assert_ok(cpu_ops()->rope(&tx, &tx, &position, &cos_sin, NULL)); /* in place */
     for (int t = 0; t < T; t++)
         for (int h = 0; h < H; h++)
             assert_same_bits(tensor_f32_2(&tx, t, h), tensor_f32_2(&ty, t, h), D);
@@ -62,7 +62,7 @@ static void products_depend_on_the_distance_alone(void **state)
         memcpy(x + i * D, i % 2 == 0 ? q : k, D * sizeof *x);
     struct tensor cos_sin = table(values), position = tensor_1d(positions, DTYPE_I32, 4);
     struct tensor tx = tensor_3d(x, DTYPE_F32, 4, 1, D);
-    assert_ok(cpu_ops.rope(&tx, &tx, &position, &cos_sin, NULL));
+    assert_ok(cpu_ops()->rope(&tx, &tx, &position, &cos_sin, NULL));
     double near = 0.0, far = 0.0;
     for (int j = 0; j < D; j++) {
         near += (double)x[j] * (double)x[D + j];
@@ -80,12 +80,12 @@ static void a_position_past_the_table_is_refused(void **state)
     float values[POSITIONS * D], x[D] = {0};
     struct tensor cos_sin = table(values), position = tensor_1d(positions, DTYPE_I32, 1);
     struct tensor tx = tensor_3d(x, DTYPE_F32, 1, 1, D);
-    assert_int_equal(cpu_ops.rope(&tx, &tx, &position, &cos_sin, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->rope(&tx, &tx, &position, &cos_sin, NULL), STATUS_INVALID);
     positions[0] = -1;
-    assert_int_equal(cpu_ops.rope(&tx, &tx, &position, &cos_sin, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->rope(&tx, &tx, &position, &cos_sin, NULL), STATUS_INVALID);
     tx = tensor_3d(NULL, DTYPE_F32, 0, 1, D);
     assert_ok(
-        cpu_ops.rope(&tx, &tx, &(struct tensor){.dtype = DTYPE_I32, .ndim = 1}, &cos_sin, NULL));
+        cpu_ops()->rope(&tx, &tx, &(struct tensor){.dtype = DTYPE_I32, .ndim = 1}, &cos_sin, NULL));
 }
 
 int main(void)

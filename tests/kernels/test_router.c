@@ -16,7 +16,7 @@ static void route(const struct router_params *params, const float *logits, const
         memcpy(bias_copy, bias, (size_t)n * sizeof *bias);
         tb.data = bias_copy;
     }
-    assert_ok(cpu_ops.router(&ti, &tw, &tl, &tb, params, NULL));
+    assert_ok(cpu_ops()->router(&ti, &tw, &tl, &tb, params, NULL));
 }
 
 static void assert_ids(const int32_t *found, const int32_t *expected, int count)
@@ -207,13 +207,15 @@ static void impossible_choices_are_refused(void **state)
     struct tensor ids = tensor_2d(NULL, DTYPE_I32, 0, 5),
                   weights = tensor_2d(NULL, DTYPE_F32, 0, 5);
     struct tensor logits = tensor_2d(NULL, DTYPE_F32, 0, 4), bias = tensor_1d(NULL, DTYPE_F32, 4);
-    assert_int_equal(cpu_ops.router(&ids, &weights, &logits, &bias, &params, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->router(&ids, &weights, &logits, &bias, &params, NULL),
+                     STATUS_INVALID);
     params.n_chosen = 2;
     params.n_groups = 3;
     ids.dim[1] = weights.dim[1] = 2;
-    assert_int_equal(cpu_ops.router(&ids, &weights, &logits, &bias, &params, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->router(&ids, &weights, &logits, &bias, &params, NULL),
+                     STATUS_INVALID);
     params.n_groups = 2;
-    assert_ok(cpu_ops.router(&ids, &weights, &logits, &bias, &params, NULL)); /* no tokens */
+    assert_ok(cpu_ops()->router(&ids, &weights, &logits, &bias, &params, NULL)); /* no tokens */
 }
 
 int main(void)

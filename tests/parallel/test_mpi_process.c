@@ -14,6 +14,7 @@ static void places_are_consistent(void)
     CHECK(strlen(p->host) > 0);
     CHECK(p->rank != 0 || p->node == 0);
     CHECK(process_is_launched() == p->uses_mpi);
+    CHECK(!p->uses_mpi || getenv("OMPI_MCA_mpi_yield_when_idle") != NULL);
     if (!p->uses_mpi)
         return;
     CHECK(MPI_Allreduce(own, sums, 3, MPI_INT, MPI_SUM, mpi_world()) == MPI_SUCCESS);

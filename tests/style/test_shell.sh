@@ -6,6 +6,10 @@ if ! command -v shellcheck >/dev/null 2>&1; then
     echo "skipped: there is no shellcheck"
     exit 77
 fi
-find .ci cluster launcher tests -type f ! -name '*.[ch]' ! -name '*.py' \
-    -exec awk 'FNR == 1 { if (/^#!.*sh/ || /^# shellcheck shell/) printf "%s%c", FILENAME, 0; nextfile }' {} + |
-    xargs -0 shellcheck -x
+find .ci cluster launcher tests -type f ! -name '*.[ch]' ! -name '*.py' ! -name '*.safetensors' \
+    -exec sh -c '
+        for file; do
+            case $(head -n 1 "$file") in
+            "#!"*sh* | "# shellcheck shell="*) shellcheck -x "$file" || exit 1 ;;
+            esac
+        done' sh {} +

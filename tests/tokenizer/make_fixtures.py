@@ -17,6 +17,8 @@ import random
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, \
     trainers
 
+from known_patterns import O200K, V2, V3
+
 HERE = pathlib.Path(__file__).parent / "fixtures"
 SENTENCES = """The quick brown fox jumps over the lazy dog, and it doesn't care.
 We're told that they've seen what I'll do; she's sure he'd agree, I'm not!
@@ -42,16 +44,6 @@ HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n<html><body>Hi<
 CamelCaseIdentifiers and snake_case_names, SCREAMING_CONSTANTS, kebab-case-things
     four spaces, then\ttabs\t\tand   three   spaces   between
 the other day the weather was rather nice, whether or not they gathered together there""".split("\n")
-
-V3 = [r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+",
-      r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+|"""
-      r""" ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""]
-V2 = [r"[\r\n]", r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓͰ-ͳΆΈ-ϵЀ-ҁҊ-ԯԱ-Ֆ]+", r"\s?[!-/:-~！-／：-～‘-‟　-。]+",
-      r"\s+$", r"[一-龥ࠀ-一가-퟿]+"]
-O200K = [r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-         r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"]
-
 
 def corpus():
     rng = random.Random(7)

@@ -52,7 +52,7 @@ def yarn(factor, mscale, mscale_all_dim, context=4096, beta_fast=32, beta_slow=1
             "beta_fast": beta_fast, "beta_slow": beta_slow, "mscale_all_dim": mscale_all_dim}
 
 
-# name: (d_nope, d_rope, theta, yarn, softmax scale that models.md 4.3 gives)
+# name: (d_nope, d_rope, theta, yarn, softmax scale of the published config)
 ROPES = {
     "v2_lite": (128, 64, 1e4, yarn(40, 0.707, 0.707), 0.1147214),
     "v3": (128, 64, 1e4, yarn(40, 1, 1), 0.1352338),

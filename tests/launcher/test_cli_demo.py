@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""The trained model of configs/demo: its figures in PyTorch (eval.json, reference.json, written by
+configs/demo/evaluate.py) against `eval` and `generate`."""
+
+import json
+import math
+import os
+
+from cli import SOURCE, Check
+
+DEMO = os.path.join(SOURCE, "configs", "demo")
+HELDOUT = os.path.join(DEMO, "heldout")
+WITHIN = 0.005  # of the perplexity
+
+check = Check()
+with open(os.path.join(DEMO, "eval.json"), encoding="utf-8") as file:
+    evaluation = json.load(file)
+with open(os.path.join(DEMO, "reference.json"), encoding="utf-8") as file:
+    reference = json.load(file)
+
+
+def compare_file(name, *options, ranks=0):
+    """Perplexity of one held-out document; returns what `eval` printed."""
+    expected = evaluation["files"][name]
+    found = check.run_json("eval", "--model", DEMO, "--text-file", os.path.join(HELDOUT, name),
+                           *options, ranks=ranks)
+    where = f"{name}, {options}, {ranks} ranks"
+    for key in ("tokens", "bytes"):
+        check.expect(found[key] == expected[key], f"{key} of {where}: {found[key]}")
+    check.expect(abs(found["ppl"] / expected["ppl"] - 1) <= WITHIN,
+                 f"perplexity of {where}: {found['ppl']}, PyTorch {expected['ppl']}")
+    return found
+
+
+names = sorted(os.listdir(HELDOUT))
+check.expect(names == sorted(evaluation["files"]), "eval.json covers the held-out documents")
+total = [compare_file(name) for name in names]
+nll, size = sum(r["nll"] for r in total), sum(r["bytes"] for r in total)
+bits = nll / math.log(2) / size
+ppl = math.exp(nll / sum(r["tokens"] for r in total))
+print(f"held-out documents: {bits:.4f} bits per byte, perplexity {ppl:.4f}; "
+      f"PyTorch {evaluation['total']['bits_per_byte']:.4f}, {evaluation['total']['ppl']:.4f}")
+check.expect(abs(ppl / evaluation["total"]["ppl"] - 1) <= WITHIN, "perplexity of all")
+check.expect(bits <= 2.2, "bits per byte of all")
+
+longest = max(names, key=lambda name: evaluation["files"][name]["tokens"])
+check.expect(evaluation["files"][longest]["tokens"] > 4096, "a document longer than a window")
+compare_file(longest, "--kv-cache-dtype", "f32", "--mla-mode", "absorb", ranks=2)
+compare_file(names[0], "--ep", "1", ranks=3)
+
+# What the model is said to reach, as measured in PyTorch.
+check.expect(evaluation["mtp"]["greedy"]["acceptance"] >= 0.5, "MTP acceptance")
+weights = os.path.getsize(os.path.join(DEMO, "model.safetensors"))
+check.expect(weights <= 24e6, f"weights of {weights} bytes")
+
+for case in reference["prompts"]:
+    ids = case["greedy_ids"]
+    for ranks in (0, 2, 4):
+        found = check.run_json("generate", "--model", DEMO, "--prompt", case["prompt"],
+                               "--max-tokens", str(len(ids)), "--ignore-eos",
+                               "--kv-cache-dtype", "f32", ranks=ranks)["completions"][0]
+        check.expect(found["prompt_tokens"] == len(case["prompt_ids"]), "tokens of the prompt")
+        check.expect(found["ids"] == ids, f"greedy ids of {case['prompt']!r} on {ranks} ranks: "
+                     f"{found['ids']}, PyTorch {ids}")
+check.end()
