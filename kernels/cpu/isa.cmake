@@ -3,6 +3,12 @@
 file(GLOB isa_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/*.c)
 list(FILTER isa_sources EXCLUDE REGEX "/cpu_[a-z]*\\.c$")
 
+# Where gcc keeps each lane of each variable is of no use to a debugger and took it a minute a file in
+# the sanitizer builds.
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(cpu PRIVATE -fno-var-tracking)
+endif()
+
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   add_library(cpu_avx2 OBJECT ${isa_sources})
   target_compile_options(cpu_avx2 PRIVATE -mavx2 -mfma -mf16c)
@@ -11,6 +17,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   target_compile_options(cpu_avx512 PRIVATE -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl
     -mprefer-vector-width=512)
   target_compile_definitions(cpu_avx512 PRIVATE ISA_AVX512)
+  if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(cpu_avx2 PRIVATE -fno-var-tracking)
+    target_compile_options(cpu_avx512 PRIVATE -fno-var-tracking)
+  endif()
   target_sources(cpu PRIVATE $<TARGET_OBJECTS:cpu_avx2> $<TARGET_OBJECTS:cpu_avx512>)
   target_compile_definitions(cpu PRIVATE CPU_HAS_X86_TABLES)
 endif()
