@@ -21,7 +21,8 @@
 enum { PAGE_ROWS = 64 }; /* cached tokens in a page */
 
 /* The cached rows of the sequences of a step, for one layer.  Row j of sequence s is row
- * j % PAGE_ROWS of page table[s][j / PAGE_ROWS]. */
+ * j % PAGE_ROWS of page table[s][j / PAGE_ROWS]; a negative entry is a page held elsewhere: attention skips it,
+ * cache_append does not write it, cache_read refuses it. */
 struct page_view {
     struct tensor rows;     /* [n_pages, PAGE_ROWS, d_c + d_r], f32 or bf16: c^KV, then k^R   */
     struct tensor table;    /* [n_seq, max_pages] i32                                      */
