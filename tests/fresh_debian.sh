@@ -44,7 +44,7 @@ inside() {
         mount -t proc proc "$1/proc"
         mount -t sysfs sysfs "$1/sys"
         mount -t tmpfs tmpfs "$1/dev"
-        for node in null:3 zero:5 random:8 urandom:9; do
+        for node in null:3 zero:5 full:7 random:8 urandom:9; do
             mknod -m 666 "$1/dev/${node%:*}" c 1 "${node#*:}"
         done
         ln -s /proc/self/fd "$1/dev/fd"

@@ -34,7 +34,7 @@ class Check:
         print(f"FAILED: {what}")
         if result is not None:
             print(f"  arguments: {result.args}\n  exit code: {result.returncode}")
-            print(f"  stdout: {result.stdout[-1500:]!r}\n  stderr: {result.stderr[-1500:]!r}")
+            print(f"  stdout: {(result.stdout or b"")[-1500:]!r}\n  stderr: {result.stderr[-1500:]!r}")
 
     def path(self, name, text=None):
         path = os.path.join(self.folder, name)
