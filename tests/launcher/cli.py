@@ -34,7 +34,8 @@ class Check:
         print(f"FAILED: {what}")
         if result is not None:
             print(f"  arguments: {result.args}\n  exit code: {result.returncode}")
-            print(f"  stdout: {(result.stdout or b"")[-1500:]!r}\n  stderr: {result.stderr[-1500:]!r}")
+            stdout = (result.stdout or b"")[-1500:] # None: it went to a file
+            print(f"  stdout: {stdout!r}\n  stderr: {result.stderr[-1500:]!r}")
 
     def path(self, name, text=None):
         path = os.path.join(self.folder, name)
