@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const dtype_names[DTYPE_COUNT] = {
+enum { N_FILE_DTYPES = DTYPE_I4 }; /* the rest are ours */
+
+static const char *const dtype_names[N_FILE_DTYPES] = {
     [DTYPE_F32] = "F32",         [DTYPE_F16] = "F16",         [DTYPE_BF16] = "BF16",
     [DTYPE_F8_E4M3] = "F8_E4M3", [DTYPE_F8_E8M0] = "F8_E8M0", [DTYPE_I32] = "I32",
     [DTYPE_I64] = "I64",         [DTYPE_U8] = "U8",           [DTYPE_I8] = "I8",
@@ -113,7 +115,7 @@ static enum status parse_entry(struct safetensors_entry *entry, const char *key,
         FAIL(STATUS_INVALID, "%s is %s, expected an object", place_name, json_describe(text, item));
     if (!json_has(&place, "dtype"))
         FAIL(STATUS_INVALID, "%s: no dtype", place_name);
-    TRY(json_get_choice(&dtype, &place, "dtype", dtype_names, DTYPE_COUNT));
+    TRY(json_get_choice(&dtype, &place, "dtype", dtype_names, N_FILE_DTYPES));
     entry->dtype = (enum dtype)dtype;
     TRY(parse_shape(entry, &place));
     return parse_offsets(entry, &place, data_bytes);

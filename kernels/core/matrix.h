@@ -12,6 +12,12 @@
  *     ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)),
  * an empty unit returning the other operand.  A rank that holds whole subtrees
  * computes them here; the exchange between ranks goes on along the same tree.
+ *
+ * Quantized weights stay as stored: F8_E4M3 one byte each; I4 two columns to a
+ * byte, the even one in the low half, [ceil(n / 16)][ceil(k / 2)][16].  A weight
+ * is its number times a scale that each output row has for every `scale_step`
+ * columns (a group), rounded to f32 before it is multiplied.  A slice may begin
+ * inside a group of the whole tensor, so the first group may be shorter.
  */
 #ifndef KERNELS_CORE_MATRIX_H
 #define KERNELS_CORE_MATRIX_H
@@ -42,35 +48,61 @@ struct units units_whole(int64_t k);
  * boundaries outside the span are clamped to it, so units held elsewhere are empty here. */
 struct units units_of_span(int64_t n, int64_t begin, int64_t end, int64_t width);
 
+/* Scales [count][ceil(n / 16)][groups][16]: of 16 output rows side by side, like the weights. */
+struct matrix_scales {
+    void *data;       /* as packed; device memory owned by an arena */
+    enum dtype dtype; /* F32 or BF16 */
+    int64_t step;     /* columns of a group */
+    /* Column 0 of matrix i is column (first + i * shift) mod step of its group. */
+    int64_t first, shift;
+};
+
 /* `count` matrices [n, k] of one shape, one after another (one per head or expert; 1 otherwise). */
 struct matrix {
     void *data;       /* packed; device memory owned by an arena */
-    enum dtype dtype; /* F32, F16 or BF16: the stored type, multiplied from as it is */
+    enum dtype dtype; /* F32, F16, BF16, F8_E4M3 or I4: the stored type, multiplied from as it is */
     int count;
     int64_t n, k;
     struct units units;
+    struct matrix_scales scales; /* of F8_E4M3 and I4 */
 };
 
-/* Elements of one of the `count` matrices, padding included. */
-static inline int64_t matrix_elements(const struct matrix *w)
+static inline int matrix_is_quantized(const struct matrix *w)
 {
-    return (w->n + MATRIX_BLOCK - 1) / MATRIX_BLOCK * MATRIX_BLOCK * w->k;
+    return w->dtype == DTYPE_F8_E4M3 || w->dtype == DTYPE_I4;
 }
 
-/* Bytes of all `count` matrices as packed. */
+/* Blocks of 16 output rows in one of the `count` matrices, and bytes of a block. */
+static inline int64_t matrix_blocks(const struct matrix *w)
+{
+    return (w->n + MATRIX_BLOCK - 1) / MATRIX_BLOCK;
+}
+size_t matrix_block_bytes(const struct matrix *w);
+
+/* Bytes of all `count` matrices as packed, without and with only their scales. */
 size_t matrix_bytes(const struct matrix *w);
+size_t matrix_scale_bytes(const struct matrix *w);
+
+/* Groups that every row has scales for, the last of which may be unused. */
+int64_t matrix_groups(const struct matrix *w);
+
+/* The group of column `column` of matrix `index`. */
+int64_t matrix_group(const struct matrix *w, int index, int64_t column);
 
 /* Matrix `index` of the `count` alone. */
 struct matrix matrix_at(const struct matrix *w, int index);
 
 /* Packs rows [row, row + rows) of matrix `index` from row-major `source` (host memory, the same
- * dtype), whose rows stand `source_stride` elements apart.  `w->data` must be host memory that was
- * zero before; devices receive it by copy_in. */
+ * dtype; for I4 a byte for each number, 0 .. 15), whose rows stand `source_stride` elements apart.
+ * `w->data` must be host memory that was zero before; devices receive it by copy_in. */
 void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
                  int64_t source_stride);
 
 /* Packs the transpose: column c of `source` [k, n] (row-major, stride `source_stride`) becomes row c
  * of matrix `index`. */
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride);
+
+/* Sets the scale of one row and group of matrix `index`; exact where the scale has the stored type. */
+void matrix_set_scale(struct matrix *w, int index, int64_t row, int64_t group, float scale);
 
 #endif

@@ -8,6 +8,9 @@
  *
  * Chains are cut only at unit boundaries (matrix.h), never by a tile: between
  * chunks the sums wait in memory, which rounds nothing.
+ *
+ * Quantized weights are multiplied by their scale when they are widened.  A run
+ * is a stretch of columns with the same scales.
  */
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/tables.h"
@@ -29,7 +32,52 @@ struct strip {
     const void *block[STRIP_BLOCKS]; /* column 0 of each block; the last one repeats past n */
     enum dtype dtype;
     int n_blocks;
+    const void *scale[STRIP_BLOCKS]; /* group 0 of each block; of quantized weights */
+    enum dtype scale_dtype;
+    int64_t group_first, group_step; /* column j is of group (j + group_first) / group_step */
 };
+
+static inline int is_quantized(enum dtype dtype)
+{
+    return dtype == DTYPE_F8_E4M3 || dtype == DTYPE_I4;
+}
+
+/* The end of the run that `column` is in, at most `end`. */
+static inline int64_t run_end(const struct strip *strip, int64_t column, int64_t end,
+                              enum dtype dtype)
+{
+    if (!is_quantized(dtype))
+        return end;
+    int64_t next = (column + strip->group_first) / strip->group_step + 1;
+    int64_t run = next * strip->group_step - strip->group_first;
+    return run < end ? run : end;
+}
+
+/* What the weights of a block are multiplied by in the run of `column`. */
+static inline struct lanes run_scale(const struct strip *strip, int block, int64_t column,
+                                     enum dtype dtype)
+{
+    if (!is_quantized(dtype))
+        return lanes_zero();
+    int64_t group = (column + strip->group_first) / strip->group_step;
+    struct lanes scale =
+        lanes_load_as(strip->scale[block], group * MATRIX_BLOCK, strip->scale_dtype);
+    return dtype == DTYPE_F8_E4M3 ? lanes_mul(scale, lanes_splat(0x1p8f))
+                                  : scale; /* lanes_load_f8 */
+}
+
+/* The 16 weights of a column of a block, in f32. */
+static inline struct lanes weights_at(const void *block, int64_t column, struct lanes scale,
+                                      enum dtype dtype)
+{
+    const uint8_t *bytes = block;
+    if (dtype == DTYPE_F8_E4M3)
+        return lanes_mul(lanes_load_f8(bytes + column * MATRIX_BLOCK), scale);
+    if (dtype == DTYPE_I4)
+        return lanes_mul(lanes_load_i4(bytes + column / 2 * MATRIX_BLOCK, (int)(column % 2)),
+                         scale);
+    return lanes_load_as(block, column * MATRIX_BLOCK, dtype);
+}
 
 /* sums[STRIP], one input row over `columns` columns: ONE_BLOCKS chains of 16 side by side. */
 static inline void one_row(float *sums, const float *x, const struct strip *strip, int64_t first,
@@ -39,12 +87,17 @@ static inline void one_row(float *sums, const float *x, const struct strip *stri
         struct lanes sum[ONE_BLOCKS];
         for (int i = 0; i < ONE_BLOCKS; i++)
             sum[i] = lanes_zero();
-        for (int64_t j = 0; j < columns; j++) {
-            struct lanes xj = lanes_splat(x[j]);
-            for (int i = 0; i < ONE_BLOCKS; i++) {
-                struct lanes w =
-                    lanes_load_as(strip->block[b + i], (first + j) * MATRIX_BLOCK, dtype);
-                sum[i] = lanes_fma(w, xj, sum[i]);
+        for (int64_t j = 0; j < columns;) {
+            int64_t end = run_end(strip, first + j, first + columns, dtype) - first;
+            struct lanes scale[ONE_BLOCKS];
+            for (int i = 0; i < ONE_BLOCKS; i++)
+                scale[i] = run_scale(strip, b + i, first + j, dtype);
+            for (; j < end; j++) {
+                struct lanes xj = lanes_splat(x[j]);
+                for (int i = 0; i < ONE_BLOCKS; i++) {
+                    struct lanes w = weights_at(strip->block[b + i], first + j, scale[i], dtype);
+                    sum[i] = lanes_fma(w, xj, sum[i]);
+                }
             }
         }
         for (int i = 0; i < ONE_BLOCKS; i++)
@@ -52,24 +105,31 @@ static inline void one_row(float *sums, const float *x, const struct strip *stri
     }
 }
 
-/* FEW_ROWS rows of `x` (packed, CHUNK apart) times FEW_BLOCKS blocks, added to what sums hold. */
+/* FEW_ROWS rows of `x` (packed, CHUNK apart) times FEW_BLOCKS blocks from `block` on, added to what
+ * sums hold. */
 static inline void few_tile(float *sums, int64_t stride, int rows, const float *x,
-                            const void *const *block, int64_t first, int columns, enum dtype dtype,
-                            int is_first)
+                            const struct strip *strip, int block, int64_t first, int columns,
+                            enum dtype dtype, int is_first)
 {
     struct lanes sum[FEW_ROWS][FEW_BLOCKS];
     for (int r = 0; r < FEW_ROWS; r++)
         for (int b = 0; b < FEW_BLOCKS; b++)
             sum[r][b] = is_first || r >= rows ? lanes_zero()
                                               : lanes_load(sums + r * stride + b * MATRIX_BLOCK);
-    for (int j = 0; j < columns; j++) {
-        struct lanes w[FEW_BLOCKS];
+    for (int64_t j = 0; j < columns;) {
+        int64_t end = run_end(strip, first + j, first + columns, dtype) - first;
+        struct lanes scale[FEW_BLOCKS];
         for (int b = 0; b < FEW_BLOCKS; b++)
-            w[b] = lanes_load_as(block[b], (first + j) * MATRIX_BLOCK, dtype);
-        for (int r = 0; r < FEW_ROWS; r++) {
-            struct lanes xj = lanes_splat(x[r * CHUNK + j]);
+            scale[b] = run_scale(strip, block + b, first + j, dtype);
+        for (; j < end; j++) {
+            struct lanes w[FEW_BLOCKS];
             for (int b = 0; b < FEW_BLOCKS; b++)
-                sum[r][b] = lanes_fma(w[b], xj, sum[r][b]);
+                w[b] = weights_at(strip->block[block + b], first + j, scale[b], dtype);
+            for (int r = 0; r < FEW_ROWS; r++) {
+                struct lanes xj = lanes_splat(x[r * CHUNK + j]);
+                for (int b = 0; b < FEW_BLOCKS; b++)
+                    sum[r][b] = lanes_fma(w[b], xj, sum[r][b]);
+            }
         }
     }
     for (int r = 0; r < FEW_ROWS && r < rows; r++)
@@ -123,9 +183,45 @@ static inline void few_rows(float *sums, int64_t stride, const float *x, int64_t
             int n_rows = rows - r < FEW_ROWS ? rows - r : FEW_ROWS;
             pack_rows(packed, x + r * x_stride + at, x_stride, n_rows, FEW_ROWS, n);
             for (int b = 0; b < strip->n_blocks; b += FEW_BLOCKS)
-                few_tile(sums + r * stride + b * MATRIX_BLOCK, stride, n_rows, packed,
-                         strip->block + b, first + at, n, dtype, at == 0);
+                few_tile(sums + r * stride + b * MATRIX_BLOCK, stride, n_rows, packed, strip, b,
+                         first + at, n, dtype, at == 0);
         }
+    }
+}
+
+/* panel[n_blocks][CHUNK][16] = `columns` columns of the strip, widened */
+static inline void widen(float *panel, const struct strip *strip, int n_blocks, int64_t first,
+                         int columns, enum dtype dtype)
+{
+    for (int b = 0; b < n_blocks; b++) {
+        for (int64_t j = 0; j < columns;) {
+            int64_t end = run_end(strip, first + j, first + columns, dtype) - first;
+            struct lanes scale = run_scale(strip, b, first + j, dtype);
+            for (; j < end; j++)
+                lanes_store(panel + (b * CHUNK + j) * MATRIX_BLOCK,
+                            weights_at(strip->block[b], first + j, scale, dtype));
+        }
+    }
+}
+
+static void widen_any(float *panel, const struct strip *strip, int n_blocks, int64_t first,
+                      int columns)
+{
+    switch (strip->dtype) {
+    case DTYPE_BF16:
+        widen(panel, strip, n_blocks, first, columns, DTYPE_BF16);
+        break;
+    case DTYPE_F16:
+        widen(panel, strip, n_blocks, first, columns, DTYPE_F16);
+        break;
+    case DTYPE_F8_E4M3:
+        widen(panel, strip, n_blocks, first, columns, DTYPE_F8_E4M3);
+        break;
+    case DTYPE_I4:
+        widen(panel, strip, n_blocks, first, columns, DTYPE_I4);
+        break;
+    default:
+        widen(panel, strip, n_blocks, first, columns, DTYPE_F32);
     }
 }
 
@@ -137,11 +233,7 @@ static void many_rows(float *sums, int64_t stride, const float *x, int64_t x_str
     int n_blocks = (strip->n_blocks + TILE_BLOCKS - 1) / TILE_BLOCKS * TILE_BLOCKS;
     for (int64_t at = 0; at < columns; at += CHUNK) {
         int n = (int)(columns - at < CHUNK ? columns - at : CHUNK);
-        for (int b = 0; b < n_blocks; b++)
-            for (int j = 0; j < n; j++)
-                lanes_store(
-                    panel + (b * CHUNK + j) * MATRIX_BLOCK,
-                    lanes_load_as(strip->block[b], (first + at + j) * MATRIX_BLOCK, strip->dtype));
+        widen_any(panel, strip, n_blocks, first + at, n);
         for (int r = 0; r < rows; r += TILE_ROWS) {
             int n_rows = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
             pack_rows(packed, x + r * x_stride + at, x_stride, n_rows, TILE_ROWS, n);
@@ -152,25 +244,41 @@ static void many_rows(float *sums, int64_t stride, const float *x, int64_t x_str
     }
 }
 
-/* sums[rows][strip] = the chains over columns [first, first + columns), columns > 0; x is at `first`.
- * The type is a constant in each call, so that no loop asks for it. */
+/* Up to FEW_MOST rows; the type is a constant in each call, so that no loop asks for it. */
+static inline void thin_sums(float *sums, int64_t stride, const float *x, int64_t x_stride,
+                             int rows, const struct strip *strip, int64_t first, int64_t columns,
+                             enum dtype dtype)
+{
+    if (rows == 1)
+        one_row(sums, x, strip, first, columns, dtype);
+    else
+        few_rows(sums, stride, x, x_stride, rows, strip, first, columns, dtype);
+}
+
+/* sums[rows][strip] = the chains over columns [first, first + columns), columns > 0; x is at `first`. */
 static void unit_sums(float *sums, int64_t stride, const float *x, int64_t x_stride, int rows,
                       const struct strip *strip, int64_t first, int64_t columns)
 {
-    if (rows > FEW_MOST)
+    if (rows > FEW_MOST) {
         many_rows(sums, stride, x, x_stride, rows, strip, first, columns);
-    else if (rows == 1 && strip->dtype == DTYPE_BF16)
-        one_row(sums, x, strip, first, columns, DTYPE_BF16);
-    else if (rows == 1 && strip->dtype == DTYPE_F16)
-        one_row(sums, x, strip, first, columns, DTYPE_F16);
-    else if (rows == 1)
-        one_row(sums, x, strip, first, columns, DTYPE_F32);
-    else if (strip->dtype == DTYPE_BF16)
-        few_rows(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_BF16);
-    else if (strip->dtype == DTYPE_F16)
-        few_rows(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_F16);
-    else
-        few_rows(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_F32);
+        return;
+    }
+    switch (strip->dtype) {
+    case DTYPE_BF16:
+        thin_sums(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_BF16);
+        break;
+    case DTYPE_F16:
+        thin_sums(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_F16);
+        break;
+    case DTYPE_F8_E4M3:
+        thin_sums(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_F8_E4M3);
+        break;
+    case DTYPE_I4:
+        thin_sums(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_I4);
+        break;
+    default:
+        thin_sums(sums, stride, x, x_stride, rows, strip, first, columns, DTYPE_F32);
+    }
 }
 
 static void add_sums(float *a, const float *b, int64_t count)
@@ -203,6 +311,26 @@ static const float *tree_sums(float (*level)[STRIP_ROWS * STRIP], const float *x
     return level[0];
 }
 
+/* `n_blocks` blocks of w from block `first` on */
+static struct strip strip_of(const struct matrix *w, int64_t first, int n_blocks)
+{
+    struct strip strip = {.dtype = w->dtype, .n_blocks = n_blocks};
+    size_t bytes = matrix_block_bytes(w), scale_bytes = 0;
+    if (matrix_is_quantized(w)) {
+        scale_bytes = matrix_scale_bytes(w) / (size_t)matrix_blocks(w);
+        strip.scale_dtype = w->scales.dtype;
+        strip.group_first = w->scales.first;
+        strip.group_step = w->scales.step;
+    }
+    for (int b = 0; b < STRIP_BLOCKS; b++) {
+        size_t block = (size_t)(first + (b < n_blocks ? b : n_blocks - 1));
+        strip.block[b] = (const char *)w->data + block * bytes;
+        if (matrix_is_quantized(w))
+            strip.scale[b] = (const char *)w->scales.data + block * scale_bytes;
+    }
+    return strip;
+}
+
 /* y[rows][columns of the strip that begins at output `row` of w] */
 static void strip_product(float *y, int64_t y_stride, const float *x, int64_t x_stride, int rows,
                           const struct matrix *w, int64_t row)
@@ -210,11 +338,7 @@ static void strip_product(float *y, int64_t y_stride, const float *x, int64_t x_
     _Alignas(64) float level[LEVELS][STRIP_ROWS * STRIP];
     int64_t width = w->n - row < STRIP ? w->n - row : STRIP;
     int64_t last = (width - 1) / MATRIX_BLOCK;
-    struct strip strip = {.dtype = w->dtype, .n_blocks = (int)last + 1};
-    for (int b = 0; b < STRIP_BLOCKS; b++)
-        strip.block[b] =
-            (const char *)w->data +
-            (size_t)((row + (b < last ? b : last) * MATRIX_BLOCK) * w->k) * dtype_bytes(w->dtype);
+    struct strip strip = strip_of(w, row / MATRIX_BLOCK, (int)last + 1);
 
     if (width == STRIP && w->units.begin[1] == w->k) {
         unit_sums(y, y_stride, x, x_stride, rows, &strip, 0, w->k);

@@ -66,6 +66,24 @@ static inline struct lanes lanes_load_f16(const uint16_t *x)
     return (struct lanes){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)x))};
 }
 
+/* x 2^-8: an e4m3 shifted into an f16 (kernels/core/dtype.c) */
+static inline struct lanes lanes_load_f8(const uint8_t *x)
+{
+    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
+    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+    __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
+    return (struct lanes){_mm512_cvtph_ps(_mm256_or_si256(sign, rest))};
+}
+
+/* The low halves of 16 bytes (which = 0) or the high ones (1), less 8. */
+static inline struct lanes lanes_load_i4(const uint8_t *x, int which)
+{
+    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
+    __m512i half = _mm512_and_si512(_mm512_srl_epi32(wide, _mm_cvtsi32_si128(4 * which)),
+                                    _mm512_set1_epi32(15));
+    return (struct lanes){_mm512_cvtepi32_ps(_mm512_sub_epi32(half, _mm512_set1_epi32(8)))};
+}
+
 /* a * b + c, rounded once */
 static inline struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c)
 {
@@ -191,6 +209,30 @@ static inline struct lanes lanes_load_f16(const uint16_t *x)
     return (struct lanes){_mm256_cvtph_ps(lanes_half(x)), _mm256_cvtph_ps(lanes_half(x + 8))};
 }
 
+static inline struct lanes lanes_load_f8(const uint8_t *x)
+{
+    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
+    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+    __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
+    __m256i half = _mm256_or_si256(sign, rest);
+    return (struct lanes){_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
+                          _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
+
+static inline __m256 lanes_widen_i4(__m128i bytes, int which)
+{
+    __m256i wide = _mm256_srl_epi32(_mm256_cvtepu8_epi32(bytes), _mm_cvtsi32_si128(4 * which));
+    __m256i half = _mm256_and_si256(wide, _mm256_set1_epi32(15));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(half, _mm256_set1_epi32(8)));
+}
+
+static inline struct lanes lanes_load_i4(const uint8_t *x, int which)
+{
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)x);
+    return (struct lanes){lanes_widen_i4(bytes, which),
+                          lanes_widen_i4(_mm_srli_si128(bytes, 8), which)};
+}
+
 static inline struct lanes lanes_fma(struct lanes x, struct lanes y, struct lanes z)
 {
     return (struct lanes){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
@@ -300,6 +342,22 @@ static inline struct lanes lanes_load_f16(const uint16_t *x)
     struct lanes y;
     for (int i = 0; i < LANES; i++)
         y.v[i] = f16_to_f32(x[i]);
+    return y;
+}
+
+static inline struct lanes lanes_load_f8(const uint8_t *x)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = f8_e4m3_to_f32(x[i]) * 0x1p-8f;
+    return y;
+}
+
+static inline struct lanes lanes_load_i4(const uint8_t *x, int which)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = (float)((x[i] >> (4 * which) & 15) - 8);
     return y;
 }
 

@@ -97,6 +97,39 @@ static void arrays_convert_as_their_elements(void **state)
     free(x);
 }
 
+static void every_e4m3_widens_exactly_and_rounds_back(void **state)
+{
+    (void)state;
+    for (unsigned b = 0; b <= 0xff; b++) {
+        float x = f8_e4m3_to_f32((uint8_t)b);
+        if ((b & 0x7f) == 0x7f) {
+            assert_true(isnan(x));
+            assert_int_equal(f8_e4m3_from_f32(x) & 0x7f, 0x7f);
+            continue;
+        }
+        assert_true((double)x == f8_in_double(b) && !signbit(x) == !(b & 0x80));
+        assert_int_equal(f8_e4m3_from_f32(x), b);
+    }
+    for (uint8_t b = 0; b < 0x7e; b++) {
+        float low = f8_e4m3_to_f32(b), high = f8_e4m3_to_f32((uint8_t)(b + 1));
+        float middle = low + (high - low) / 2;
+        assert_int_equal(f8_e4m3_from_f32(middle), b % 2 == 0 ? b : b + 1);
+        assert_int_equal(f8_e4m3_from_f32(nextafterf(middle, 0.0f)), b);
+        assert_int_equal(f8_e4m3_from_f32(nextafterf(middle, INFINITY)), b + 1);
+        assert_int_equal(f8_e4m3_from_f32(-middle), 0x80 | (b % 2 == 0 ? b : b + 1));
+    }
+    assert_int_equal(f8_e4m3_from_f32(1e30f), 0x7e); /* 448 */
+    assert_int_equal(f8_e4m3_from_f32(-INFINITY), 0xfe);
+}
+
+static void e8m0_is_a_power_of_two(void **state)
+{
+    (void)state;
+    for (int b = 0; b < 255; b++)
+        assert_true((double)f8_e8m0_to_f32((uint8_t)b) == ldexp(1, b - 127));
+    assert_true(isnan(f8_e8m0_to_f32(255)));
+}
+
 static void names_find_their_type(void **state)
 {
     (void)state;
@@ -117,6 +150,8 @@ int main(void)
         cmocka_unit_test(every_bf16_widens_exactly_and_rounds_back),
         cmocka_unit_test(rounding_is_to_nearest_even),
         cmocka_unit_test(arrays_convert_as_their_elements),
+        cmocka_unit_test(every_e4m3_widens_exactly_and_rounds_back),
+        cmocka_unit_test(e8m0_is_a_power_of_two),
         cmocka_unit_test(names_find_their_type),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,7 +31,7 @@ static void packing_puts_16_rows_side_by_side(void **state)
     enum { COUNT = 2, N = 19, K = 5 };
     struct weights w = weights_open(DTYPE_F32, COUNT, N, K, 1);
     const float *packed = w.matrix.data;
-    assert_int_equal(matrix_elements(&w.matrix), 32 * K);
+    assert_int_equal(matrix_block_bytes(&w.matrix), 16 * K * 4);
     assert_int_equal(matrix_bytes(&w.matrix), COUNT * 32 * K * 4);
     for (int c = 0; c < COUNT; c++) {
         assert_ptr_equal(matrix_at(&w.matrix, c).data, packed + c * 32 * K);
@@ -67,6 +67,52 @@ static void rows_in_parts_and_the_transpose_pack_to_the_same(void **state)
     weights_close(&w);
 }
 
+static void halves_of_a_byte_are_an_even_and_an_odd_column(void **state)
+{
+    (void)state;
+    enum { COUNT = 2, N = 19, K = 5 };
+    struct weights w = weights_open(DTYPE_I4, COUNT, N, K, 1);
+    const unsigned char *packed = w.matrix.data;
+    assert_int_equal(matrix_bytes(&w.matrix), COUNT * 2 * 3 * 16);
+    for (int c = 0; c < COUNT; c++)
+        for (int r = 0; r < N; r++)
+            for (int j = 0; j < K; j++)
+                assert_int_equal(
+                    packed[((c * 2 + r / 16) * 3 + j / 2) * 16 + r % 16] >> (j % 2 * 4) & 15,
+                    w.stored[(c * N + r) * K + j]);
+    weights_close(&w);
+}
+
+/* Slices that begin inside a group, a different place in each matrix of the set. */
+static void a_column_finds_the_scale_of_its_group(void **state)
+{
+    (void)state;
+    for (int64_t step = 1; step < 40; step += 6) {
+        for (int64_t k = 1; k < 90; k += 11) {
+            struct matrix w = {.dtype = DTYPE_F8_E4M3, .count = 5, .n = 18, .k = k};
+            w.scales = (struct matrix_scales){
+                .dtype = DTYPE_F32, .step = step, .first = step / 3, .shift = step == 13 ? 26 : 10};
+            w.scales.data = calloc(1, matrix_scale_bytes(&w));
+            assert_non_null(w.scales.data);
+            for (int i = 0; i < w.count; i++) {
+                int64_t begun = (w.scales.first + i * w.scales.shift) % step;
+                struct matrix one = matrix_at(&w, i);
+                assert_int_equal(matrix_groups(&one), matrix_groups(&w));
+                for (int64_t j = 0; j < k; j++) {
+                    assert_int_equal(matrix_group(&w, i, j), (begun + j) / step);
+                    assert_int_equal(matrix_group(&one, 0, j), (begun + j) / step);
+                    assert_true((begun + j) / step < matrix_groups(&w));
+                }
+                matrix_set_scale(&w, i, 17, matrix_groups(&w) - 1, (float)(i + 1));
+                const float *last =
+                    (const float *)w.scales.data + ((i * 2 + 2) * matrix_groups(&w) - 1) * 16 + 1;
+                assert_true(*last > (float)i && *last < (float)(i + 2));
+            }
+            free(w.scales.data);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -74,6 +120,8 @@ int main(void)
         cmocka_unit_test(units_of_a_span_are_the_global_ones_clamped),
         cmocka_unit_test(packing_puts_16_rows_side_by_side),
         cmocka_unit_test(rows_in_parts_and_the_transpose_pack_to_the_same),
+        cmocka_unit_test(halves_of_a_byte_are_an_even_and_an_odd_column),
+        cmocka_unit_test(a_column_finds_the_scale_of_its_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

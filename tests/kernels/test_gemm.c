@@ -8,7 +8,8 @@ static const struct {
     {5, 200, 513}, {8, 33, 257},  {9, 48, 64},   {12, 128, 31}, {13, 144, 300}, {25, 20, 256},
     {97, 144, 45}, {200, 16, 90}, {98, 32, 515}, {0, 16, 16},   {3, 0, 16},     {3, 16, 0},
 };
-static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16, DTYPE_F32};
+static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_F8_E4M3, DTYPE_I4};
+enum { N_DTYPES = sizeof dtypes / sizeof dtypes[0] };
 
 static void multiply(const struct ops *ops, float *y, int64_t y_stride, const float *x,
                      int64_t rows, const struct matrix *w)
@@ -37,7 +38,7 @@ static void products_agree_with_double_and_do_not_write_past_a_row(void **state)
 {
     (void)state;
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        for (int d = 0; d < 3; d++) {
+        for (int d = 0; d < N_DTYPES; d++) {
             int64_t rows = shapes[s].rows, n = shapes[s].n, k = shapes[s].k, stride = n + 3;
             struct weights w = weights_open(dtypes[d], 1, n, k, 1 + s);
             float *x = random_floats(rows * k, 100 + s);
@@ -67,7 +68,7 @@ static void an_output_is_one_chain_of_fused_multiply_adds(void **state)
 {
     (void)state;
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
-        for (int d = 0; d < 3; d++) {
+        for (int d = 0; d < N_DTYPES; d++) {
             int64_t rows = shapes[s].rows, n = shapes[s].n, k = shapes[s].k;
             struct weights w = weights_open(dtypes[d], 1, n, k, 1 + s);
             float *x = random_floats(rows * k, 100 + s), *expected = floats(rows * n);
@@ -96,13 +97,13 @@ static void one_row_alone_has_the_bits_it_has_among_512(void **state)
 {
     (void)state;
     enum { ROWS = 512, N = 50, K = 60 };
-    struct weights w = weights_open(DTYPE_BF16, 1, N, K, 7);
-    w.matrix.units = units_of_span(12, 0, 12, 5);
-    float *x = random_floats(ROWS * K, 8);
-    for (int i = 0; i < ISA_COUNT; i++) {
-        const struct ops *ops = cpu_ops_for(isa_names[i]);
+    for (int i = 0; i < ISA_COUNT * N_DTYPES; i++) {
+        const struct ops *ops = cpu_ops_for(isa_names[i % ISA_COUNT]);
         if (ops == NULL)
             continue;
+        struct weights w = weights_open(dtypes[i / ISA_COUNT], 1, N, K, 7);
+        w.matrix.units = units_of_span(12, 0, 12, 5);
+        float *x = random_floats(ROWS * K, 8);
         float *all = floats(ROWS * N), *few = floats(ROWS * N);
         multiply(ops, all, N, x, ROWS, &w.matrix);
         for (int64_t t = 0, rows = 1; t < ROWS; t += rows, rows = rows % 40 + 1) {
@@ -112,9 +113,9 @@ static void one_row_alone_has_the_bits_it_has_among_512(void **state)
         }
         free(all);
         free(few);
+        free(x);
+        weights_close(&w);
     }
-    free(x);
-    weights_close(&w);
 }
 
 /* a + b, NULL being an empty unit; takes over both */
@@ -133,10 +134,10 @@ static void sums_of_ranks_along_the_tree_are_the_whole(void **state)
     (void)state;
     static const int64_t items_of[] = {40, 5, 8, 1, 13};
     enum { N = 37, WIDTH = 6 };
-    for (size_t c = 0; c < sizeof items_of / sizeof items_of[0]; c++) {
+    for (size_t c = 0; c < N_DTYPES * sizeof items_of / sizeof items_of[0]; c++) {
         for (int64_t rows = 1; rows < 40; rows += 12) {
-            int64_t items = items_of[c], k = items * WIDTH;
-            struct weights w = weights_open(DTYPE_BF16, 1, N, k, c);
+            int64_t items = items_of[c / N_DTYPES], k = items * WIDTH;
+            struct weights w = weights_open(dtypes[c % N_DTYPES], 1, N, k, c);
             float *x = random_floats(rows * k, 50 + c), *whole = floats(rows * N);
             w.matrix.units = units_of_span(items, 0, items, WIDTH);
             multiply(cpu_ops(), whole, N, x, rows, &w.matrix);
@@ -176,8 +177,9 @@ static void each_head_multiplies_its_own_columns(void **state)
 {
     (void)state;
     enum { T = 11, H = 3, N = 20, K = 24, GAP = 5 };
-    struct weights w = weights_open(DTYPE_F16, H, N, K, 3);
-    for (int heads = 1; heads <= H; heads += 2) { /* x for all heads, or one x for every head */
+    for (int c = 0; c < 2 * N_DTYPES; c++) {
+        int heads = c % 2 == 0 ? 1 : H; /* one x for every head, or x for all heads */
+        struct weights w = weights_open(dtypes[c / 2], H, N, K, 3);
         float *x = random_floats(T * (heads * K + GAP), 4), *y = floats(T * (H * N + GAP));
         struct tensor tx = tensor_3d(x, DTYPE_F32, T, heads, K);
         struct tensor ty = tensor_3d(y, DTYPE_F32, T, H, N);
@@ -196,8 +198,8 @@ static void each_head_multiplies_its_own_columns(void **state)
         }
         free(x);
         free(y);
+        weights_close(&w);
     }
-    weights_close(&w);
 }
 
 static void no_tokens_or_no_heads_do_nothing(void **state)
