@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { CHUNK = 1 << 18 }; /* values made and written at once */
 
@@ -18,19 +19,45 @@ struct maker {
     struct model_files *files;
     struct progress progress;
     int64_t bytes_done;
-    void *values;
+    void *values; /* CHUNK of up to 8 bytes */
+    void *halves; /* 8 CHUNK int4, a byte each */
 };
+
+/* Values [begin, begin + n) of a tensor of the file, into maker->values. */
+static void make_values(struct maker *maker, const struct model_tensor *tensor, int64_t begin,
+                        int64_t n)
+{
+    const struct weight_item *item = &tensor->item;
+    uint64_t seed = (uint64_t)maker->options->seed;
+    char *out = maker->values;
+    size_t bytes = dtype_bytes(tensor->dtype);
+    if (tensor->part == PART_SHAPE) {
+        memcpy(out, item->dim, sizeof item->dim);
+    } else if (tensor->part == PART_SCALES) {
+        for (int64_t i = 0; i < n; i++) {
+            float scale =
+                random_weights_scale(&tensor->source, item, seed, (begin + i) / tensor->dim[1],
+                                     (begin + i) % tensor->dim[1]);
+            dtype_from_f32(out + (size_t)i * bytes, tensor->dtype, &scale, 1);
+        }
+    } else if (tensor->source.dtype == DTYPE_I4) {
+        uint8_t *half = (uint8_t *)maker->halves;
+        random_weights_fill(half, &tensor->source, item, seed, begin * 8, n * 8);
+        for (int64_t i = 0; i < n * 4; i++)
+            out[i] = (char)(half[2 * i] | half[2 * i + 1] << 4);
+    } else {
+        random_weights_fill(out, &tensor->source, item, seed, begin, n);
+    }
+}
 
 static enum status write_tensor(void *context, const struct model_tensor *tensor)
 {
     struct maker *maker = context;
-    const struct weight_item *item = &tensor->item;
-    int64_t count = item->dim[0] * (item->ndim == 2 ? item->dim[1] : 1);
+    int64_t count = model_tensor_count(tensor);
     for (int64_t begin = 0; begin < count; begin += CHUNK) {
         int64_t n = count - begin < CHUNK ? count - begin : CHUNK;
         int64_t bytes = n * (int64_t)dtype_bytes(tensor->dtype);
-        random_weights_fill(maker->values, tensor->dtype, item, (uint64_t)maker->options->seed,
-                            begin, n);
+        make_values(maker, tensor, begin, n);
         TRY(model_files_write(maker->files, maker->values, bytes));
         maker->bytes_done += bytes;
         progress_show(&maker->progress, maker->bytes_done, model_files_bytes(maker->files), NULL);
@@ -62,8 +89,9 @@ enum status make_model_run(const struct options *options)
     if (maker == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory");
     maker->options = options;
-    maker->values = malloc(CHUNK * sizeof(float));
-    if (maker->values == NULL) {
+    maker->values = malloc(CHUNK * sizeof(int64_t));
+    maker->halves = malloc(CHUNK * 8);
+    if (maker->values == NULL || maker->halves == NULL) {
         status =
             status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for %d weights", CHUNK);
         goto end;
@@ -79,6 +107,7 @@ enum status make_model_run(const struct options *options)
 end:
     model_files_close(maker->files);
     free(maker->values);
+    free(maker->halves);
     free(maker);
     return status;
 }

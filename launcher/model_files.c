@@ -16,7 +16,8 @@ static const int64_t shard_limit = (int64_t)5 * 1000 * 1000 * 1000;
 struct model_files {
     const char *directory;
     enum dtype dtype;
-    json_t *config; /* as written */
+    json_t *config;                    /* as written */
+    const struct model_config *parsed; /* the caller's */
     int had_mtp;
     struct model_tensor *tensor;
     int count, capacity, n_shards;
@@ -35,7 +36,7 @@ int model_files_dropped_mtp(const struct model_files *files)
 }
 
 /* Changes the config to what is written.  A nested text_config holds the language model. */
-static enum status edit_config(struct model_files *files, const char *path, int n_layers)
+static void edit_config(struct model_files *files, int n_layers)
 {
     static const char *const dtype_key[] = {"torch_dtype", "dtype"};
     static const char *const dtype_text[] = {
@@ -45,12 +46,6 @@ static enum status edit_config(struct model_files *files, const char *path, int 
     json_t *mtp = json_object_get(text, "num_nextn_predict_layers");
     json_t *types = json_object_get(text, "mlp_layer_types");
 
-    if (json_object_get(files->config, "quantization_config") != NULL ||
-        json_object_get(text, "quantization_config") != NULL)
-        FAIL(STATUS_UNSUPPORTED,
-             "%s: quantization_config: random weights are written unquantized; remove the key to "
-             "make such a model",
-             path);
     files->had_mtp = json_integer_value(mtp) > 0;
     if (mtp != NULL)
         json_object_set_new(text, "num_nextn_predict_layers", json_integer(0));
@@ -60,7 +55,6 @@ static enum status edit_config(struct model_files *files, const char *path, int 
         json_array_remove(types, json_array_size(types) - 1);
     json_object_set_new(text, dtype_key[json_object_get(text, "dtype") != NULL],
                         json_string(dtype_text[files->dtype]));
-    return STATUS_OK;
 }
 
 static enum status read_config(struct model_files *files, struct model_config *config,
@@ -71,27 +65,31 @@ static enum status read_config(struct model_files *files, struct model_config *c
     if (files->config == NULL)
         FAIL(error.line < 0 ? STATUS_IO : STATUS_INVALID, "%s: line %d: %s", path, error.line,
              error.text);
-    TRY(edit_config(files, path, n_layers));
+    edit_config(files, n_layers);
     char *text = json_dumps(files->config, 0);
     if (text == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for %s", path);
     enum status status = model_config_parse(config, text, strlen(text), path);
     free(text);
-    if (status == STATUS_OK && config->unsupported[0] != '\0')
-        FAIL(STATUS_UNSUPPORTED, "%s: %s: not in this version", path, config->unsupported);
+    if (status == STATUS_OK)
+        status = model_config_check_supported(config, path);
     return status;
+}
+
+int64_t model_tensor_count(const struct model_tensor *tensor)
+{
+    return tensor->dim[0] * (tensor->ndim == 2 ? tensor->dim[1] : 1);
 }
 
 static int64_t tensor_bytes(const struct model_tensor *tensor)
 {
-    return tensor->item.dim[0] * (tensor->item.ndim == 2 ? tensor->item.dim[1] : 1) *
-           (int64_t)dtype_bytes(tensor->dtype);
+    return model_tensor_count(tensor) * (int64_t)dtype_bytes(tensor->dtype);
 }
 
-/* weight_visitor: one more tensor, in the current shard or the next one. */
-static enum status add_tensor(void *context, const struct weight_item *item)
+/* One more tensor, in the current shard or the next one. */
+static enum status add_tensor(struct model_files *files, const struct model_tensor *tensor,
+                              const char *suffix)
 {
-    struct model_files *files = context;
     if (files->count == files->capacity) {
         int capacity = files->capacity == 0 ? 256 : files->capacity * 2;
         struct model_tensor *grown = realloc(files->tensor, (size_t)capacity * sizeof *grown);
@@ -100,18 +98,58 @@ static enum status add_tensor(void *context, const struct weight_item *item)
         files->tensor = grown;
         files->capacity = capacity;
     }
-    struct model_tensor *tensor = &files->tensor[files->count++];
-    *tensor =
-        (struct model_tensor){.item = *item, .dtype = item->is_f32 ? DTYPE_F32 : files->dtype};
-    int64_t bytes = tensor_bytes(tensor);
+    struct model_tensor *added = &files->tensor[files->count++];
+    *added = *tensor;
+    snprintf(added->name, sizeof added->name, "%s%s", tensor->item.name, suffix);
+    int64_t bytes = tensor_bytes(added);
     if (files->n_shards == 0 || files->shard_bytes + bytes > shard_limit) {
         files->n_shards++;
         files->shard_bytes = 0;
     }
-    tensor->shard = files->n_shards - 1;
+    added->shard = files->n_shards - 1;
     files->shard_bytes += bytes;
     files->bytes += bytes;
     return STATUS_OK;
+}
+
+/* int4 as compressed-tensors writes it: eight numbers to an i32, scales, the shape before. */
+static enum status add_packed(struct model_files *files, struct model_tensor *tensor)
+{
+    if (tensor->dim[1] % 8 != 0)
+        FAIL(STATUS_UNSUPPORTED, "%s: rows of %lld int4, expected a multiple of 8",
+             tensor->item.name, (long long)tensor->dim[1]);
+    tensor->dtype = DTYPE_I32;
+    tensor->dim[1] /= 8;
+    TRY(add_tensor(files, tensor, "_packed"));
+    tensor->part = PART_SHAPE;
+    tensor->dtype = DTYPE_I64;
+    tensor->ndim = 1;
+    tensor->dim[0] = 2;
+    return add_tensor(files, tensor, "_shape");
+}
+
+/* weight_visitor: the tensors that hold one of the graph's. */
+static enum status add_item(void *context, const struct weight_item *item)
+{
+    struct model_files *files = context;
+    struct model_tensor tensor = {.item = *item, .ndim = item->ndim};
+    TRY(weights_find(files->parsed, NULL, item, &tensor.source));
+    const struct weight_source *source = &tensor.source;
+    tensor.dtype = source->dtype;
+    tensor.dim[0] = item->dim[0];
+    tensor.dim[1] = item->dim[1];
+    if (source->dtype == DTYPE_I4)
+        TRY(add_packed(files, &tensor));
+    else
+        TRY(add_tensor(files, &tensor, ""));
+    if (source->scale_rows == 0)
+        return STATUS_OK;
+    tensor.part = PART_SCALES;
+    tensor.dtype = source->scale_dtype;
+    tensor.ndim = 2;
+    tensor.dim[0] = (item->dim[0] + source->scale_rows - 1) / source->scale_rows;
+    tensor.dim[1] = (item->dim[1] + source->scale_columns - 1) / source->scale_columns;
+    return add_tensor(files, &tensor, source->dtype == DTYPE_I4 ? "_scale" : "_scale_inv");
 }
 
 static enum status check_empty(const char *directory)
@@ -159,7 +197,8 @@ enum status model_files_open(struct model_files **files, struct model_config *co
     opened->directory = directory;
     opened->dtype = dtype;
     TRY_GOTO(status, fail, read_config(opened, config, config_path, n_layers));
-    TRY_GOTO(status, fail, weights_each(config, add_tensor, opened));
+    opened->parsed = config;
+    TRY_GOTO(status, fail, weights_each(config, add_item, opened));
     TRY_GOTO(status, fail, make_directory(opened));
     *files = opened;
     return STATUS_OK;
@@ -185,9 +224,8 @@ static enum status write_shard(struct model_files *files, int shard, model_tenso
     TRY(safetensors_writer_open(&files->writer, path));
     for (int i = 0; i < files->count; i++)
         if (files->tensor[i].shard == shard)
-            TRY(safetensors_writer_add(files->writer, files->tensor[i].item.name,
-                                       files->tensor[i].dtype, files->tensor[i].item.ndim,
-                                       files->tensor[i].item.dim));
+            TRY(safetensors_writer_add(files->writer, files->tensor[i].name, files->tensor[i].dtype,
+                                       files->tensor[i].ndim, files->tensor[i].dim));
     for (int i = 0; i < files->count; i++)
         if (files->tensor[i].shard == shard)
             TRY(write(context, &files->tensor[i]));
@@ -220,7 +258,7 @@ static json_t *index_json(const struct model_files *files)
     json_t *map = json_object();
     for (int i = 0; i < files->count; i++) {
         shard_name(files, files->tensor[i].shard, name, sizeof name);
-        json_object_set_new(map, files->tensor[i].item.name, json_string(name));
+        json_object_set_new(map, files->tensor[i].name, json_string(name));
     }
     return json_pack("{s:{s:I}, s:o}", "metadata", "total_size", (json_int_t)files->bytes,
                      "weight_map", map);

@@ -8,17 +8,32 @@
 
 struct model_files;
 
+/* What a tensor of the file is of a tensor of the graph. */
+enum model_part {
+    PART_VALUES, /* int4: packed, eight to an i32 */
+    PART_SCALES,
+    PART_SHAPE /* of int4: i64 [2] */
+};
+
 struct model_tensor {
     struct weight_item item;
+    struct weight_source source;
+    enum model_part part;
+    char name[192];
     enum dtype dtype;
+    int ndim;
+    int64_t dim[2];
     int shard;
 };
+
+/* Numbers in the tensor. */
+int64_t model_tensor_count(const struct model_tensor *tensor);
 
 /* Reads the config at `config_path`, with `n_layers` layers (0: its own) and no MTP, checks that the
  * model can be written, and makes the directory.  *config: the config as written.
  * Owner: caller; end with model_files_close.
- * Errors: STATUS_USAGE (the directory is not empty), STATUS_UNSUPPORTED (quantization, a graph we do
- * not have), STATUS_IO (also: not enough space), STATUS_INVALID. */
+ * Errors: STATUS_USAGE (the directory is not empty), STATUS_UNSUPPORTED (a graph or a
+ * quantization we do not have), STATUS_IO (also: not enough space), STATUS_INVALID. */
 enum status model_files_open(struct model_files **files, struct model_config *config,
                              const char *directory, const char *config_path, enum dtype dtype,
                              int n_layers);

@@ -186,26 +186,6 @@ static enum status read_indexer(struct model_config *config, const struct json_p
     return json_need_int(&config->index_head_dim, place, "index_head_dim", 1, MODEL_MAX_HEAD_DIM);
 }
 
-/* "fp8", "compressed-tensors int4", ...: the method, and bits where the file says them. */
-static enum status read_quantization(struct model_config *config, const struct json_place *place)
-{
-    const json_t *found = NULL;
-    const char *method = "unnamed", *type;
-    int bits = 0;
-    TRY(json_get_object(&found, place, "quantization_config"));
-    if (found == NULL || json_object_size(found) == 0)
-        return STATUS_OK;
-    struct json_place inside = {found, place->name};
-    TRY(json_get_string(&method, &inside, "quant_method"));
-    json_t *groups = json_object_get(found, "config_groups");
-    if (json_unpack(groups, "{s:{s:{s:s, s:i}}}", "group_0", "weights", "type", &type, "num_bits",
-                    &bits) == 0)
-        model_config_refuse(config, "quantized weights (%.40s, %.20s%d)", method, type, bits);
-    else
-        model_config_refuse(config, "quantized weights (%.40s)", method);
-    return STATUS_OK;
-}
-
 static enum status add_eos(struct model_config *config, const struct json_place *place,
                            const json_t *item)
 {
@@ -249,7 +229,7 @@ static enum status read_shared_keys(struct model_config *config, const struct js
     TRY(model_config_get_int(&config->bos_id, place, "bos_token_id", 0,
                              (int)config->vocab_size - 1));
     TRY(read_eos(config, place));
-    return read_quantization(config, place);
+    return model_config_read_quantization(config, place);
 }
 
 static enum status read_text_model(struct model_config *config, const struct places *places)

@@ -22,6 +22,13 @@ struct rope_config {
     int original_max_position; /* original_max_position_embeddings */
 };
 
+/* How the checkpoint stores the weights of its Linear layers. */
+enum quantization {
+    QUANTIZED_NONE,
+    QUANTIZED_FP8, /* e4m3, a scale for each block: attention, FFNs, experts (DeepSeek-V3, 3.3) */
+    QUANTIZED_INT4 /* 4 bits, a scale for each group of a row: routed experts only (Kimi-K2) */
+};
+
 struct model_config {
     char architecture[64]; /* architectures[0] */
     char model_type[64];
@@ -45,7 +52,9 @@ struct model_config {
     int ties_embeddings;    /* lm_head is the embedding */
     int max_position;       /* max_position_embeddings */
     enum dtype dtype;       /* torch_dtype or dtype; BF16 when absent */
-    int bos_id;             /* -1: none */
+    enum quantization quantization;
+    int scale_rows, scale_columns; /* the weights that share a scale: 128 x 128, 1 x 32 */
+    int bos_id;                    /* -1: none */
     int n_eos, eos_id[MODEL_MAX_EOS];
     char tensor_prefix[32]; /* "" or "language_model." */
     int n_index_heads;      /* index_n_heads: the indexer of sparse attention, only counted here */

@@ -22,11 +22,15 @@ __attribute__((format(printf, 2, 3))) void model_config_refuse(struct model_conf
                                                                const char *format, ...);
 
 /* Experts, router and which layers have them; n_layers and is_v3 are set.
- * Errors of all three: STATUS_INVALID. */
+ * Errors of all these: STATUS_INVALID. */
 enum status model_config_read_experts(struct model_config *config, const struct json_place *place);
 
 /* rope_theta, rope_scaling or rope_parameters, rope_interleave. */
 enum status model_config_read_rope(struct model_config *config, const struct json_place *place);
+
+/* quantization_config; what is read later replaces what was read before. */
+enum status model_config_read_quantization(struct model_config *config,
+                                           const struct json_place *place);
 
 /* As json_get_int for members of type int. */
 enum status model_config_get_int(int *value, const struct json_place *place, const char *key,

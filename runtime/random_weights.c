@@ -38,11 +38,58 @@ static void normals(float *y, uint64_t seed, uint64_t name, uint64_t block)
     }
 }
 
-void random_weights_fill(void *y, enum dtype dtype, const struct weight_item *item, uint64_t seed,
-                         int64_t begin, int64_t count)
+/* The largest number of the type stands for about four deviations, times 1, 1 1/8, ... 1 7/8. */
+float random_weights_scale(const struct weight_source *source, const struct weight_item *item,
+                           uint64_t seed, int64_t row, int64_t column)
+{
+    const int64_t place[] = {row, column};
+    uint64_t name = XXH3_64bits_withSeed(item->name, strlen(item->name), seed);
+    uint64_t eighths = XXH3_64bits_withSeed(place, sizeof place, name) % 8;
+    float largest = source->dtype == DTYPE_I4 ? 7.0f : 448.0f;
+    float scale = 4.0f * deviation(item) / largest * (1.0f + (float)eighths / 8.0f);
+    return source->scale_dtype == DTYPE_BF16 ? bf16_to_f32(bf16_from_f32(scale)) : scale;
+}
+
+/* The number that stands for x under a scale. */
+static uint8_t quantize(float x, enum dtype dtype, float scale)
+{
+    if (dtype == DTYPE_I4)
+        return (uint8_t)(lrintf(fminf(fmaxf(x / scale, -8.0f), 7.0f)) + 8);
+    return f8_e4m3_from_f32(x / scale);
+}
+
+/* The scale last asked for: neighbours share it. */
+struct last_scale {
+    int64_t row, column;
+    float value;
+};
+
+/* Elements [i, i + count) of one block of four, in the source's type. */
+static void store(void *y, const struct weight_source *source, const struct weight_item *item,
+                  uint64_t seed, int64_t i, int64_t count, const float *x, struct last_scale *last)
+{
+    if (source->scale_rows == 0) {
+        dtype_from_f32(y, source->dtype, x, count);
+        return;
+    }
+    for (int64_t j = 0; j < count; j++) {
+        int64_t row = (i + j) / item->dim[1] / source->scale_rows;
+        int64_t column = (i + j) % item->dim[1] / source->scale_columns;
+        if (row != last->row || column != last->column)
+            *last = (struct last_scale){row, column,
+                                        random_weights_scale(source, item, seed, row, column)};
+        ((uint8_t *)y)[j] = quantize(x[j], source->dtype, last->value);
+    }
+}
+
+void random_weights_fill(void *y, const struct weight_source *source,
+                         const struct weight_item *item, uint64_t seed, int64_t begin,
+                         int64_t count)
 {
     uint64_t name = XXH3_64bits(item->name, strlen(item->name));
     float mean = is_gain(item) ? 1.0f : 0.0f, scale = deviation(item);
+    size_t bytes = source->dtype == DTYPE_I4 ? 1 : dtype_bytes(source->dtype);
+    struct last_scale last = {.row = -1};
     char *out = y;
     for (int64_t i = begin; i < begin + count;) {
         float block[4];
@@ -52,8 +99,8 @@ void random_weights_fill(void *y, enum dtype dtype, const struct weight_item *it
         normals(block, seed, name, (uint64_t)(i / 4));
         for (int64_t j = 0; j < length; j++)
             block[first + j] = mean + scale * block[first + j];
-        dtype_from_f32(out, dtype, block + first, length);
-        out += (size_t)length * dtype_bytes(dtype);
+        store(out, source, item, seed, i, length, block + first, &last);
+        out += (size_t)length * bytes;
         i += length;
     }
 }

@@ -10,8 +10,14 @@
 
 #include "runtime/weights.h"
 
-/* y[count] in `dtype` (F32, F16 or BF16) = elements [begin, begin + count) of the tensor, row-major. */
-void random_weights_fill(void *y, enum dtype dtype, const struct weight_item *item, uint64_t seed,
-                         int64_t begin, int64_t count);
+/* y[count] = elements [begin, begin + count) of the tensor, row-major, in the type of `source`; of I4 a
+ * byte each, 0 .. 15. */
+void random_weights_fill(void *y, const struct weight_source *source,
+                         const struct weight_item *item, uint64_t seed, int64_t begin,
+                         int64_t count);
+
+/* The scale in row `row`, column `column` of the scales of a quantized tensor; exact in its type. */
+float random_weights_scale(const struct weight_source *source, const struct weight_item *item,
+                           uint64_t seed, int64_t row, int64_t column);
 
 #endif

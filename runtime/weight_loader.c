@@ -4,9 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/random_weights.h"
-
-enum { STAGING_BYTES = 4 << 20 }; /* read and checked at a time */
+#include "runtime/weight_reader.h"
 
 struct loader {
     struct weights *weights;
@@ -15,8 +13,7 @@ struct loader {
     const struct safetensors *checkpoint; /* NULL: random */
     const struct shard_plan *plan;
     const struct weight_loader_options *options;
-    char *staging;
-    size_t staging_bytes;
+    struct weight_reader reader;
     int64_t total;
 };
 
@@ -86,12 +83,24 @@ static struct tensor *target_vector(struct loader *l, const struct weight_item *
     }
 }
 
-/* Takes memory for `count` matrices of the shape a plan cuts `item` to. */
-static enum status take_matrix(struct loader *l, struct matrix *w, enum dtype dtype, int count,
-                               int64_t n, int64_t k, struct units units)
+/* Takes memory for the matrices whose shape stands in `w`, and for the scales of quantized ones. */
+static enum status take_matrix(struct loader *l, struct matrix *w)
 {
-    *w = (struct matrix){.dtype = dtype, .count = count, .n = n, .k = k, .units = units};
-    return arena_take(l->arena, &w->data, matrix_bytes(w));
+    TRY(arena_take(l->arena, &w->data, matrix_bytes(w)));
+    if (!matrix_is_quantized(w))
+        return STATUS_OK;
+    return arena_take(l->arena, &w->scales.data, matrix_scale_bytes(w));
+}
+
+/* Groups along the columns of the file, of a slice that begins at column `begin` of the tensor. */
+static struct matrix_scales column_scales(const struct weight_source *source, int64_t begin)
+{
+    if (source->scale_columns == 0)
+        return (struct matrix_scales){0};
+    return (struct matrix_scales){.dtype =
+                                      source->scale_dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32,
+                                  .step = source->scale_columns,
+                                  .first = begin % source->scale_columns};
 }
 
 /* Where the chains of a product with this tensor break. */
@@ -111,14 +120,36 @@ static struct units units_of(const struct loader *l, const struct weight_item *i
     }
 }
 
-static enum status lay_out_latent(struct loader *l, struct mla_weights *mla, enum dtype dtype)
+static void set_shape(struct matrix *w, int64_t n, int64_t k)
+{
+    w->n = n;
+    w->k = k;
+    w->units = units_whole(k);
+}
+
+/* W^UK and W^UV of each head.  The columns of the transposed W^UK are rows of the file: its groups
+ * begin elsewhere in each head. */
+static enum status lay_out_latent(struct loader *l, struct mla_weights *mla,
+                                  const struct weight_source *source)
 {
     const struct model_config *c = l->config;
     int heads = (int)span_size(l->plan->heads);
-    int64_t expanded = l->options->keeps_expanded ? c->d_n : 0;
-    TRY(take_matrix(l, &mla->w_uk_t, dtype, heads, c->d_c, c->d_n, units_whole(c->d_n)));
-    TRY(take_matrix(l, &mla->w_uk, dtype, heads, expanded, c->d_c, units_whole(c->d_c)));
-    return take_matrix(l, &mla->w_uv, dtype, heads, c->d_v, c->d_c, units_whole(c->d_c));
+    int64_t head_rows = c->d_n + c->d_v;
+    struct matrix_scales scales = column_scales(source, 0), transposed = scales;
+    if (source->scale_rows > 0) {
+        transposed.step = source->scale_rows;
+        transposed.first = l->plan->heads.begin * head_rows % source->scale_rows;
+        transposed.shift = head_rows;
+    }
+    mla->w_uk_t = mla->w_uk = mla->w_uv =
+        (struct matrix){.dtype = source->dtype, .count = heads, .scales = scales};
+    mla->w_uk_t.scales = transposed;
+    set_shape(&mla->w_uk_t, c->d_c, c->d_n);
+    set_shape(&mla->w_uk, l->options->keeps_expanded ? c->d_n : 0, c->d_c);
+    set_shape(&mla->w_uv, c->d_v, c->d_c);
+    TRY(take_matrix(l, &mla->w_uk_t));
+    TRY(take_matrix(l, &mla->w_uk));
+    return take_matrix(l, &mla->w_uv);
 }
 
 /* Shapes and memory of one tensor; called once with an arena that only counts, once with the real
@@ -126,19 +157,17 @@ static enum status lay_out_latent(struct loader *l, struct mla_weights *mla, enu
 static enum status lay_out_item(void *context, const struct weight_item *item)
 {
     struct loader *l = context;
+    struct weight_source source;
     struct span rows, columns;
     int index, count = 1;
     struct matrix *matrix = target_matrix(l, item, &index);
     struct tensor *vector = target_vector(l, item);
-    enum dtype dtype = item->is_f32 ? DTYPE_F32 : l->config->dtype;
-
-    if (l->checkpoint != NULL)
-        dtype = safetensors_find(l->checkpoint, item->name)->dtype;
-    weight_cut(l->config, l->plan, item, &rows, &columns);
-    const int64_t dim[] = {span_size(rows), span_size(columns)};
 
     if (item->expert > 0) /* expert 0 stands for all: they are one matrix */
         return STATUS_OK;
+    TRY(weights_find(l->config, l->checkpoint, item, &source));
+    weight_cut(l->config, l->plan, item, &rows, &columns);
+    const int64_t dim[] = {span_size(rows), span_size(columns)};
     if (item->expert == 0) {
         struct expert_weights *experts = &l->weights->layer[item->layer].experts;
         experts->first = (int)l->plan->experts.begin;
@@ -148,14 +177,20 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
     if (vector != NULL)
         return arena_tensor(l->arena, vector, DTYPE_F32, 1, dim);
     if (item->field == WEIGHT_UKV)
-        return lay_out_latent(l, &l->weights->layer[item->layer].mla, dtype);
+        return lay_out_latent(l, &l->weights->layer[item->layer].mla, &source);
     if (item->field == WEIGHT_EMBEDDING) {
-        TRY(arena_tensor(l->arena, &l->weights->embedding, dtype, 2, dim));
+        TRY(arena_tensor(l->arena, &l->weights->embedding, source.dtype, 2, dim));
         if (!l->config->ties_embeddings)
             return STATUS_OK;
         matrix = &l->weights->head;
     }
-    return take_matrix(l, matrix, dtype, count, dim[0], dim[1], units_of(l, item, &columns));
+    *matrix = (struct matrix){.dtype = source.dtype,
+                              .count = count,
+                              .n = dim[0],
+                              .k = dim[1],
+                              .units = units_of(l, item, &columns),
+                              .scales = column_scales(&source, columns.begin)};
+    return take_matrix(l, matrix);
 }
 
 /* Head `head` of this rank: d_n rows of W^UK, then d_v rows of W^UV, each [*, d_c]. */
@@ -168,7 +203,59 @@ static void pack_head(struct loader *l, struct mla_weights *mla, int head, const
     matrix_pack(&mla->w_uv, head, 0, c->d_v, source + uk_bytes, c->d_c);
 }
 
-/* `n` rows from `row` on (in the file's rows) stand in the staging buffer. */
+/* Scales of matrix `index`, whose rows are rows of the tensor from `row` on, its columns from
+ * `column` on. */
+static void set_scales(const struct loader *l, const struct weight_source *source, struct matrix *w,
+                       int index, int64_t row, int64_t column)
+{
+    for (int64_t j = 0; j < w->k;) {
+        int64_t group = matrix_group(w, index, j);
+        for (int64_t i = 0; i < w->n; i++)
+            matrix_set_scale(w, index, i, group,
+                             weight_reader_scale(&l->reader, source, row + i, column + j));
+        while (j < w->k && matrix_group(w, index, j) == group)
+            j++;
+    }
+}
+
+/* The same for a transposed one: its rows are columns of the tensor. */
+static void set_scales_transposed(const struct loader *l, const struct weight_source *source,
+                                  struct matrix *w, int index, int64_t row)
+{
+    for (int64_t j = 0; j < w->k;) {
+        int64_t group = matrix_group(w, index, j);
+        for (int64_t i = 0; i < w->n; i++)
+            matrix_set_scale(w, index, i, group,
+                             weight_reader_scale(&l->reader, source, row + j, i));
+        while (j < w->k && matrix_group(w, index, j) == group)
+            j++;
+    }
+}
+
+/* All scales of one tensor's slice. */
+static enum status place_scales(struct loader *l, const struct weight_item *item,
+                                const struct weight_source *source, const struct span *rows,
+                                const struct span *columns)
+{
+    int index;
+    struct matrix *matrix = target_matrix(l, item, &index);
+    TRY(weight_reader_scales(&l->reader, item, source, rows, columns));
+    if (matrix != NULL) {
+        set_scales(l, source, matrix, index, rows->begin, columns->begin);
+        return STATUS_OK;
+    }
+    assert(item->field == WEIGHT_UKV);
+    struct mla_weights *mla = &l->weights->layer[item->layer].mla;
+    for (int head = 0; head < mla->w_uv.count; head++) {
+        int64_t row = rows->begin + head * (l->config->d_n + l->config->d_v);
+        set_scales_transposed(l, source, &mla->w_uk_t, head, row);
+        set_scales(l, source, &mla->w_uk, head, row, 0);
+        set_scales(l, source, &mla->w_uv, head, row + l->config->d_n, 0);
+    }
+    return STATUS_OK;
+}
+
+/* The reader holds `n` rows from `row` on (in the tensor's rows). */
 static void place_rows(struct loader *l, const struct weight_item *item, enum dtype dtype,
                        const struct span *rows, const struct span *columns, int64_t row, int64_t n)
 {
@@ -176,139 +263,74 @@ static void place_rows(struct loader *l, const struct weight_item *item, enum dt
     int64_t width = span_size(*columns), local = row - rows->begin;
     struct matrix *matrix = target_matrix(l, item, &index);
     struct tensor *vector = target_vector(l, item);
+    const char *from = l->reader.rows;
 
     if (matrix != NULL) {
-        matrix_pack(matrix, index, local, n, l->staging, width);
+        matrix_pack(matrix, index, local, n, from, width);
     } else if (vector != NULL) {
-        dtype_to_f32((float *)vector->data + local, l->staging, dtype, n);
+        dtype_to_f32((float *)vector->data + local, from, dtype, n);
     } else if (item->field == WEIGHT_EMBEDDING) {
         size_t row_bytes = (size_t)width * dtype_bytes(dtype);
-        memcpy((char *)l->weights->embedding.data + (size_t)local * row_bytes, l->staging,
+        memcpy((char *)l->weights->embedding.data + (size_t)local * row_bytes, from,
                (size_t)n * row_bytes);
         if (l->config->ties_embeddings)
-            matrix_pack(&l->weights->head, 0, local, n, l->staging, width);
+            matrix_pack(&l->weights->head, 0, local, n, from, width);
     } else {
         assert(item->field == WEIGHT_UKV);
         int64_t head_rows = l->config->d_n + l->config->d_v;
         assert(local % head_rows == 0 && n == head_rows);
-        pack_head(l, &l->weights->layer[item->layer].mla, (int)(local / head_rows), l->staging);
+        pack_head(l, &l->weights->layer[item->layer].mla, (int)(local / head_rows), from);
     }
-}
-
-/* Index of the first NaN or infinity among `count` values, or -1. */
-static int64_t find_not_finite(const void *data, enum dtype dtype, int64_t count)
-{
-    if (dtype == DTYPE_F32) {
-        const uint32_t *bits = data;
-        for (int64_t i = 0; i < count; i++)
-            if ((bits[i] & 0x7f800000u) == 0x7f800000u)
-                return i;
-        return -1;
-    }
-    const uint16_t *bits = data;
-    uint16_t exponent = dtype == DTYPE_BF16 ? 0x7f80u : 0x7c00u;
-    for (int64_t i = 0; i < count; i++)
-        if ((bits[i] & exponent) == exponent)
-            return i;
-    return -1;
-}
-
-static enum status read_rows(struct loader *l, const struct weight_item *item,
-                             const struct safetensors_entry *entry, const struct span *columns,
-                             int64_t row, int64_t n)
-{
-    int64_t file_width = item->ndim == 2 ? item->dim[1] : 1, width = span_size(*columns);
-    int64_t bytes = (int64_t)dtype_bytes(entry->dtype);
-    if (width == file_width)
-        return safetensors_read(l->checkpoint, entry, row * width * bytes, n * width * bytes,
-                                l->staging);
-    for (int64_t i = 0; i < n; i++)
-        TRY(safetensors_read(l->checkpoint, entry,
-                             ((row + i) * file_width + columns->begin) * bytes, width * bytes,
-                             l->staging + i * width * bytes));
-    return STATUS_OK;
-}
-
-static void fill_rows(struct loader *l, const struct weight_item *item, enum dtype dtype,
-                      const struct span *columns, int64_t row, int64_t n)
-{
-    int64_t file_width = item->ndim == 2 ? item->dim[1] : 1, width = span_size(*columns);
-    for (int64_t i = 0; i < n; i++)
-        random_weights_fill(l->staging + (size_t)(i * width) * dtype_bytes(dtype), dtype, item, 0,
-                            (row + i) * file_width + columns->begin, width);
 }
 
 static enum status load_item(void *context, const struct weight_item *item)
 {
     struct loader *l = context;
+    struct weight_source source;
     struct span rows, columns;
-    enum dtype dtype = item->is_f32 ? DTYPE_F32 : l->config->dtype;
-    const struct safetensors_entry *entry = NULL;
 
     weight_slice(l->config, l->plan, item, &rows, &columns);
     if (span_size(rows) == 0)
         return STATUS_OK;
-    if (l->checkpoint != NULL) {
-        entry = safetensors_find(l->checkpoint, item->name);
-        dtype = entry->dtype;
-    }
-    int64_t width = span_size(columns), row_bytes = width * (int64_t)dtype_bytes(dtype);
-    int64_t step = (int64_t)l->staging_bytes / row_bytes;
+    TRY(weights_find(l->config, l->checkpoint, item, &source));
+    int64_t step = weight_reader_capacity(&l->reader, &source, span_size(columns));
     if (item->field == WEIGHT_UKV)
         step = l->config->d_n + l->config->d_v;
+    int64_t before = l->weights->bytes_read;
     for (int64_t row = rows.begin; row < rows.end; row += step) {
-        int64_t n = rows.end - row < step ? rows.end - row : step;
-        if (entry != NULL) {
-            TRY(read_rows(l, item, entry, &columns, row, n));
-            int64_t bad = find_not_finite(l->staging, dtype, n * width);
-            if (bad >= 0)
-                FAIL(STATUS_INVALID,
-                     "%s: tensor %s holds NaN or infinity at row %lld, column %lld; the file is "
-                     "damaged or was saved from a broken run",
-                     safetensors_path(l->checkpoint, entry), item->name,
-                     (long long)(row + bad / width), (long long)(columns.begin + bad % width));
-        } else {
-            fill_rows(l, item, dtype, &columns, row, n);
-        }
-        place_rows(l, item, dtype, &rows, &columns, row, n);
-        l->weights->bytes_read += n * row_bytes;
+        const struct span done = {rows.begin, row + step < rows.end ? row + step : rows.end};
+        TRY(weight_reader_rows(&l->reader, item, &source, &columns, row, done.end - row));
+        place_rows(l, item, source.dtype, &rows, &columns, row, done.end - row);
+        l->weights->bytes_read = before + weight_source_bytes(&source, &done, &columns);
         if (l->options->on_progress != NULL)
             l->options->on_progress(l->options->progress_context, l->weights->bytes_read, l->total);
     }
+    if (source.scale_rows > 0)
+        TRY(place_scales(l, item, &source, &rows, &columns));
     return STATUS_OK;
-}
-
-/* A row of the widest tensor and one head of kv_b_proj must fit the staging buffer. */
-static size_t staging_size(const struct model_config *c)
-{
-    int64_t widest = c->d > c->dense_columns ? c->d : c->dense_columns;
-    int64_t head = (c->d_n + c->d_v) * c->d_c;
-    int64_t heads_v = c->n_heads * c->d_v;
-    widest = widest > heads_v ? widest : heads_v;
-    widest = widest > c->d_cq ? widest : c->d_cq;
-    widest = widest > head ? widest : head;
-    widest = widest > c->n_shared_experts * c->expert_columns
-                 ? widest
-                 : c->n_shared_experts * c->expert_columns;
-    size_t bytes = (size_t)widest * sizeof(float);
-    return bytes > STAGING_BYTES ? bytes : STAGING_BYTES;
 }
 
 /* The experts of a layer are one matrix: they must be stored alike. */
 static enum status check_expert_types(void *context, const struct weight_item *item)
 {
     struct loader *l = context;
+    struct weight_source source;
     int index;
     if (item->expert < 0 || l->checkpoint == NULL)
         return STATUS_OK;
-    const struct safetensors_entry *entry = safetensors_find(l->checkpoint, item->name);
-    enum dtype first = target_matrix(l, item, &index)->dtype;
-    if (entry->dtype != first)
-        FAIL(STATUS_UNSUPPORTED,
-             "%s: tensor %s is stored as %s, that of expert 0 as %s; the "
-             "experts of a layer must have one type",
-             safetensors_path(l->checkpoint, entry), item->name, dtype_name(entry->dtype),
-             dtype_name(first));
+    TRY(weights_find(l->config, l->checkpoint, item, &source));
+    const struct matrix *all = target_matrix(l, item, &index);
+    enum dtype scales = column_scales(&source, 0).dtype;
+    if (source.dtype != all->dtype || (source.scale != NULL && scales != all->scales.dtype))
+        FAIL(
+            STATUS_UNSUPPORTED,
+            "%s: tensor %s is stored as %s%s%s, that of expert 0 as %s%s%s; the experts of a layer "
+            "must have one type",
+            safetensors_path(l->checkpoint, source.value), source.value->name,
+            dtype_name(source.dtype), source.scale != NULL ? " with scales in " : "",
+            source.scale != NULL ? dtype_name(scales) : "", dtype_name(all->dtype),
+            matrix_is_quantized(all) ? " with scales in " : "",
+            matrix_is_quantized(all) ? dtype_name(all->scales.dtype) : "");
     return STATUS_OK;
 }
 
@@ -324,17 +346,13 @@ enum status weights_load(struct weights *weights, struct arena *arena,
                        .config = config,
                        .checkpoint = checkpoint,
                        .plan = plan,
-                       .options = options,
-                       .staging_bytes = staging_size(config)};
+                       .options = options};
 
     *weights = (struct weights){0};
     weights->layer = calloc((size_t)config->n_layers, sizeof *weights->layer);
-    l.staging = malloc(l.staging_bytes);
-    if (weights->layer == NULL || l.staging == NULL) {
-        status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__,
-                             "no memory for a staging buffer of %zu bytes", l.staging_bytes);
-        goto end;
-    }
+    if (weights->layer == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for a table of %d layers", config->n_layers);
+    TRY_GOTO(status, end, weight_reader_open(&l.reader, config, checkpoint));
     for (int i = 0; i < config->n_layers; i++)
         weights->layer[i].is_moe = config->is_moe[i];
     TRY_GOTO(status, end, weights_rank_bytes(config, checkpoint, plan, &l.total));
@@ -346,7 +364,7 @@ enum status weights_load(struct weights *weights, struct arena *arena,
     TRY_GOTO(status, end, weights_each(config, load_item, &l));
     weights->bytes_resident = (int64_t)arena->used;
 end:
-    free(l.staging);
+    weight_reader_close(&l.reader);
     return status;
 }
 

@@ -290,16 +290,11 @@ struct byte_count {
 static enum status count_bytes(void *context, const struct weight_item *item)
 {
     struct byte_count *count = context;
+    struct weight_source source;
     struct span rows, columns;
-    enum dtype dtype = item->is_f32 ? DTYPE_F32 : count->config->dtype;
-    if (count->checkpoint != NULL) {
-        const struct safetensors_entry *entry = safetensors_find(count->checkpoint, item->name);
-        if (entry == NULL)
-            FAIL(STATUS_INVALID, "tensor %s is missing", item->name);
-        dtype = entry->dtype;
-    }
+    TRY(weights_find(count->config, count->checkpoint, item, &source));
     weight_slice(count->config, count->plan, item, &rows, &columns);
-    count->bytes += span_size(rows) * span_size(columns) * (int64_t)dtype_bytes(dtype);
+    count->bytes += weight_source_bytes(&source, &rows, &columns);
     return STATUS_OK;
 }
 
@@ -319,55 +314,23 @@ struct check {
     unsigned char *is_known; /* [safetensors_count] */
 };
 
-static int entry_index(const struct safetensors *checkpoint, const char *name)
+static void mark_known(struct check *check, const struct safetensors_entry *entry)
 {
-    int low = 0, high = safetensors_count(checkpoint);
-    while (low < high) {
-        int middle = (low + high) / 2;
-        int order = strcmp(safetensors_at(checkpoint, middle)->name, name);
-        if (order == 0)
-            return middle;
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return -1;
+    if (entry != NULL)
+        check->is_known[entry - safetensors_at(check->checkpoint, 0)] = 1;
 }
 
 static enum status check_item(void *context, const struct weight_item *item)
 {
     struct check *check = context;
-    int index = entry_index(check->checkpoint, item->name);
-    if (index < 0)
-        FAIL(STATUS_INVALID,
-             "tensor %s is missing: config.json (%s) needs it; is the checkpoint complete?",
-             item->name, check->config->model_type);
-    const struct safetensors_entry *entry = safetensors_at(check->checkpoint, index);
-    const char *path = safetensors_path(check->checkpoint, entry);
-    check->is_known[index] = 1;
-    int same = entry->ndim == item->ndim;
-    for (int i = 0; same && i < item->ndim; i++)
-        same = entry->dim[i] == item->dim[i];
-    if (!same) {
-        char found[96] = "";
-        size_t used = 0;
-        for (int i = 0; i < entry->ndim; i++)
-            used += (size_t)snprintf(found + used, sizeof found - used, "%s%lld", i ? ", " : "",
-                                     (long long)entry->dim[i]);
-        char expected[64];
-        if (item->ndim == 1)
-            snprintf(expected, sizeof expected, "%lld", (long long)item->dim[0]);
-        else
-            snprintf(expected, sizeof expected, "%lld, %lld", (long long)item->dim[0],
-                     (long long)item->dim[1]);
-        FAIL(STATUS_INVALID, "%s: tensor %s has shape [%s], config.json implies [%s]", path,
-             item->name, found, expected);
-    }
-    if (entry->dtype != DTYPE_F32 && entry->dtype != DTYPE_F16 && entry->dtype != DTYPE_BF16)
-        FAIL(STATUS_UNSUPPORTED,
-             "%s: tensor %s is stored as %s; this version multiplies from f32, f16 and bf16", path,
-             item->name, dtype_name(entry->dtype));
+    struct weight_source source;
+    char shape[sizeof item->name + 8];
+    TRY(weights_find(check->config, check->checkpoint, item, &source));
+    mark_known(check, source.value);
+    mark_known(check, source.scale);
+    snprintf(shape, sizeof shape, "%s_shape",
+             item->name); /* of int4; weights_find has compared it */
+    mark_known(check, safetensors_find(check->checkpoint, shape));
     return STATUS_OK;
 }
 

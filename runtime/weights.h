@@ -68,6 +68,32 @@ struct weight_item {
     char name[160];
 };
 
+/* How the numbers of a tensor stand in the checkpoint. */
+struct weight_source {
+    enum dtype dtype;                      /* F32, F16, BF16, F8_E4M3 or I4 */
+    const struct safetensors_entry *value; /* I4: eight to an I32; NULL: random weights */
+    /* The tensor's row 0 among the rows of `value`: routed experts may be one tensor
+     * gate_up_proj [E, 2 columns, d] and one down_proj [E, d, columns] a layer. */
+    int64_t first_row;
+
+    /* Of quantized ones: weight (r, k) is its number times the scale in row scale_row +
+     * (r + into_block) / scale_rows and column k / scale_columns of `scale`. */
+    const struct safetensors_entry *scale;
+    enum dtype scale_dtype; /* F32, F16, BF16 or F8_E8M0 */
+    int scale_rows, scale_columns;
+    int64_t scale_row, into_block;
+};
+
+/* Where a tensor stands in the checkpoint; with `checkpoint` NULL what make-model would write.
+ * Errors: STATUS_INVALID (missing tensor, wrong shape), STATUS_UNSUPPORTED (a type we do not multiply
+ * from); the text names file, tensor, found, expected. */
+enum status weights_find(const struct model_config *config, const struct safetensors *checkpoint,
+                         const struct weight_item *item, struct weight_source *source);
+
+/* Bytes of rows x columns of a tensor as stored, with the scales that belong to them alone. */
+int64_t weight_source_bytes(const struct weight_source *source, const struct span *rows,
+                            const struct span *columns);
+
 /* Calls `visit` for every tensor the graph needs, in the order of the forward pass, until it fails.
  * MTP layers are not visited. */
 typedef enum status (*weight_visitor)(void *context, const struct weight_item *item);
@@ -85,8 +111,8 @@ void weight_slice(const struct model_config *config, const struct shard_plan *pl
 /* What a plan cuts, for shard_plan_build. */
 struct model_extent weights_extent(const struct model_config *config);
 
-/* Bytes of the tensors, as stored, that a rank of this plan reads.  With `checkpoint` NULL every
- * tensor counts with the config's dtype (f32 where is_f32). */
+/* Bytes of the tensors, as stored, that a rank of this plan reads.  With `checkpoint` NULL those that
+ * make-model would write: the config's dtype (f32 where is_f32) and quantization. */
 enum status weights_rank_bytes(const struct model_config *config,
                                const struct safetensors *checkpoint, const struct shard_plan *plan,
                                int64_t *bytes);

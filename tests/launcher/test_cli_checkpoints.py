@@ -132,7 +132,7 @@ CASES = [
                                            model_type="deepseek_v4")), "not in this version"),
     (model("indexer", config=lambda c: c.update(index_topk=64, index_n_heads=4,
                                                 index_head_dim=32)), "not in this version"),
-    (model("fp8", config=change("quantization_config", {"quant_method": "fp8"})),
+    (model("awq", config=change("quantization_config", {"quant_method": "awq"})),
      "not in this version"),
     (model("top-k", config=change("num_experts_per_tok", 99)), "num_experts_per_tok"),
 ]

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Bad inputs: exactly one error line per job, the right exit code, alone and on two ranks."""
 
+import json
 import os
 import subprocess
 
@@ -18,7 +19,9 @@ TWO_JSONL = check.path("two.jsonl", '{"ids": [1]}\n{"ids": [2]}\n')
 NO_JSONL = check.path("no.jsonl", "\n")
 RUN_JSON = check.path("run.json", '{"temprature": 1}')
 NOT_JSON = check.path("not.json", "{")
-QUANTIZED = check.path("quantized.json", '{"quantization_config": {"quant_method": "fp8"}}')
+with open(os.path.join(cli.SOURCE, "tests/golden/t3-v3/config.json")) as file:
+    QUANTIZED = check.path("quantized.json", json.dumps(
+        {**json.load(file), "quantization_config": {"quant_method": "awq"}}))
 
 GENERATE = ["generate", "--model", MODEL, "--max-tokens", "2"]
 IDS = GENERATE + ["--prompt-ids", "1,2"]
@@ -74,7 +77,7 @@ LOCAL = [
     (["inspect", "--model", MODEL, "--tp", "4", "--ep", "3"], 2, "--ep 3"),
     (["tokenize", "--model", check.path("missing"), "--text", "x"], 1, "missing"),
     (["tokenize", "--model", EMPTY, "--text", "x"], 1, "tokenizer.json"),
-    (["make-model", "--model-config", QUANTIZED, "--out", check.path("q")], 1, "quantization"),
+    (["make-model", "--model-config", QUANTIZED, "--out", check.path("q")], 1, "by awq"),
     (["make-model", "--model-config", check.path("missing"), "--out", check.path("q")], 1,
      "missing"),
     (["make-model", "--model-config", check.path("model.json"), "--out", MODEL], 2, "not empty"),

@@ -380,16 +380,51 @@ static void graphs_that_do_not_run_here_are_named(void **state)
     }
 }
 
+#define INT4(weights)                                                                              \
+    "\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"                 \
+    "\"pack-quantized\",\"config_groups\":{\"group_0\":{\"weights\":{" weights "}}}}"
+
+static void quantization_is_read_wherever_it_stands(void **state)
+{
+    (void)state;
+    struct model_config c = parse("\"hidden_act\":\"silu\"");
+    assert_int_equal(c.quantization, QUANTIZED_NONE);
+    c = parse("\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e4m3\","
+              "\"activation_scheme\":\"dynamic\",\"weight_block_size\":[128,64]}");
+    assert_string_equal(c.unsupported, "");
+    assert_int_equal(c.quantization, QUANTIZED_FP8);
+    assert_int_equal(c.scale_rows, 128);
+    assert_int_equal(c.scale_columns, 64);
+    c = parse(INT4("\"type\":\"int\",\"num_bits\":4,\"group_size\":32,\"actorder\":null,"
+                   "\"strategy\":\"group\",\"symmetric\":true"));
+    assert_string_equal(c.unsupported, "");
+    assert_int_equal(c.quantization, QUANTIZED_INT4);
+    assert_int_equal(c.scale_rows, 1);
+    assert_int_equal(c.scale_columns, 32);
+}
+
 static void parts_that_do_not_run_here_are_named(void **state)
 {
     (void)state;
     static const struct {
         const char *keys, *reason;
     } cases[] = {
-        {"\"quantization_config\":{\"quant_method\":\"fp8\"}", "quantized weights (fp8)"},
-        {"\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"config_groups\":"
-         "{\"group_0\":{\"weights\":{\"type\":\"int\",\"num_bits\":4}}}}",
-         "quantized weights (compressed-tensors, int4)"},
+        {"\"quantization_config\":{\"quant_method\":\"fp8\"}", "without weight_block_size"},
+        {"\"quantization_config\":{\"quant_method\":\"fp8\",\"fmt\":\"e5m2\","
+         "\"weight_block_size\":[128,128]}",
+         "format e5m2"},
+        {"\"quantization_config\":{\"quant_method\":\"awq\"}", "quantized by awq"},
+        {"\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
+         "\"nvfp4-pack-quantized\",\"config_groups\":{\"group_0\":{}}}",
+         "nvfp4-pack-quantized"},
+        {INT4("\"type\":\"float\",\"num_bits\":4"), "float4"},
+        {INT4("\"type\":\"int\",\"num_bits\":8"), "int8"},
+        {INT4("\"num_bits\":4,\"strategy\":\"channel\""), "scales by channel"},
+        {INT4("\"num_bits\":4,\"symmetric\":false"), "zero points"},
+        {INT4("\"num_bits\":4,\"actorder\":\"group\""), "actorder"},
+        {INT4("\"num_bits\":4,\"group_size\":32}},\"group_1\":{\"weights\":{\"num_bits\":4,"
+              "\"group_size\":64"),
+         "several sizes"},
         {"\"rope_interleave\":false", "half-split RoPE"},
         {"\"rope_scaling\":{\"type\":\"longrope\"}", "longrope"},
         {"\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":2,\"truncate\":false,"
@@ -451,6 +486,10 @@ static void count_file(struct model_size *size, const struct model_config *confi
         int64_t elements = entry->bytes / (int64_t)dtype_bytes(entry->dtype);
         if (strncmp(entry->name, config->tensor_prefix, strlen(config->tensor_prefix)) != 0)
             continue; /* vision */
+        if (strstr(entry->name, "_scale") != NULL || strstr(entry->name, "_shape") != NULL)
+            continue; /* of quantized weights */
+        if (strstr(entry->name, "_packed") != NULL)
+            elements *= 8; /* int4 in i32 */
         if (layer == NULL || atoi(layer + strlen("model.layers.")) < config->n_layers)
             size->parameters += elements;
         else if (strstr(layer, "embed_tokens") == NULL && strstr(layer, "shared_head.head") == NULL)
@@ -509,6 +548,7 @@ int main(void)
         cmocka_unit_test(nested_language_models_are_followed),
         cmocka_unit_test(model_type_decides_where_no_architecture_is_named),
         cmocka_unit_test(graphs_that_do_not_run_here_are_named),
+        cmocka_unit_test(quantization_is_read_wherever_it_stands),
         cmocka_unit_test(parts_that_do_not_run_here_are_named),
         cmocka_unit_test(indexers_are_counted),
         cmocka_unit_test(sizes_equal_the_tensors_of_golden_checkpoints),

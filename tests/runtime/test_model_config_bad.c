@@ -132,6 +132,17 @@ static const struct {
     {"{\"eos_token_id\":[1,[2]]}", "eos_token_id is an array of 1"},
     {"{\"eos_token_id\":[0,1,2,3,4,5,6,7,8]}", "eos_token_id has 9 ids, expected at most 8"},
     {"{\"quantization_config\":\"fp8\"}", "quantization_config is \"fp8\", expected an object"},
+    {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128]}}",
+     "weight_block_size has 1 entries, expected 2"},
+    {"{\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,0]}}",
+     "weight_block_size[1] is 0, expected 1 to"},
+    {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}", "no config_groups"},
+    {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
+     "\"pack-quantized\",\"config_groups\":{\"g\":{\"weights\":null}}}}",
+     "config_groups: g: weights is not an object"},
+    {"{\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":"
+     "\"pack-quantized\",\"config_groups\":{\"g\":{\"weights\":{\"num_bits\":4}}}}}",
+     "no group_size"},
     {"{\"index_topk\":4}", "index_n_heads is not there"},
     {"{\"index_topk\":4,\"index_n_heads\":2,\"index_head_dim\":0}", "index_head_dim is 0"},
     {"{\"architectures\":\"DeepseekV3ForCausalLM\"}", "architectures is \"Deepseek"},

@@ -1,0 +1,230 @@
+#include "runtime/weight_reader.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/random_weights.h"
+
+enum {
+    BUFFER_BYTES = 4 << 20, /* read and checked at a time */
+    ROW_SLACK = 16,         /* two words of int4 around a slice of a row */
+    I4_IN_WORD = 8
+};
+
+/* A row of the widest tensor and one head of kv_b_proj must fit. */
+static size_t buffer_size(const struct model_config *c)
+{
+    const int64_t widths[] = {c->d,
+                              c->dense_columns,
+                              c->d_cq,
+                              c->n_heads * c->d_v,
+                              c->n_shared_experts * c->expert_columns,
+                              c->expert_columns,
+                              c->d_n,
+                              (c->d_n + c->d_v) * (c->d_c + ROW_SLACK)};
+    size_t bytes = BUFFER_BYTES;
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        size_t row = (size_t)widths[i] * sizeof(float) + ROW_SLACK;
+        bytes = bytes > row ? bytes : row;
+    }
+    return bytes;
+}
+
+enum status weight_reader_open(struct weight_reader *reader, const struct model_config *config,
+                               const struct safetensors *checkpoint)
+{
+    size_t bytes = buffer_size(config);
+    *reader = (struct weight_reader){.checkpoint = checkpoint, .bytes = bytes};
+    reader->rows = malloc(bytes);
+    reader->packed = malloc(bytes / 2);
+    if (reader->rows == NULL || reader->packed == NULL) {
+        weight_reader_close(reader);
+        FAIL(STATUS_NO_MEMORY, "no memory for a buffer of %zu bytes", bytes);
+    }
+    return STATUS_OK;
+}
+
+void weight_reader_close(struct weight_reader *reader)
+{
+    free(reader->rows);
+    free(reader->packed);
+    free(reader->scale);
+    *reader = (struct weight_reader){0};
+}
+
+static int64_t number_bytes(enum dtype dtype)
+{
+    return dtype == DTYPE_I4 ? 1 : (int64_t)dtype_bytes(dtype);
+}
+
+int64_t weight_reader_capacity(const struct weight_reader *reader,
+                               const struct weight_source *source, int64_t n_columns)
+{
+    return (int64_t)reader->bytes / (n_columns * number_bytes(source->dtype) + ROW_SLACK);
+}
+
+static int64_t item_columns(const struct weight_item *item)
+{
+    return item->ndim == 2 ? item->dim[1] : 1;
+}
+
+/* to[n][n_bytes] = bytes [begin, begin + n_bytes) of each of n rows of `row_bytes`, from row `row` on. */
+static enum status read_slices(const struct weight_reader *reader,
+                               const struct safetensors_entry *entry, int64_t row_bytes,
+                               int64_t row, int64_t n, int64_t begin, int64_t n_bytes, char *to)
+{
+    if (n_bytes == row_bytes)
+        return safetensors_read(reader->checkpoint, entry, row * row_bytes, n * row_bytes, to);
+    for (int64_t i = 0; i < n; i++)
+        TRY(safetensors_read(reader->checkpoint, entry, (row + i) * row_bytes + begin, n_bytes,
+                             to + i * n_bytes));
+    return STATUS_OK;
+}
+
+/* Number j of a row is half (j mod 2) of byte j / 2: words are little endian, low bits first. */
+static enum status read_i4(struct weight_reader *reader, const struct weight_source *source,
+                           int64_t file_columns, const struct span *columns, int64_t row, int64_t n)
+{
+    int64_t first = columns->begin / I4_IN_WORD, width = span_size(*columns);
+    int64_t words = (columns->end + I4_IN_WORD - 1) / I4_IN_WORD - first;
+    int64_t skipped = columns->begin - first * I4_IN_WORD, row_bytes = words * 4;
+    TRY(read_slices(reader, source->value, file_columns / 2, source->first_row + row, n, first * 4,
+                    row_bytes, reader->packed));
+    for (int64_t i = 0; i < n; i++) {
+        const unsigned char *from = (unsigned char *)reader->packed + i * row_bytes;
+        for (int64_t j = 0; j < width; j++) {
+            int64_t at = skipped + j;
+            reader->rows[i * width + j] = (char)(from[at / 2] >> (at % 2 * 4) & 15);
+        }
+    }
+    return STATUS_OK;
+}
+
+static void fill_random(struct weight_reader *reader, const struct weight_item *item,
+                        const struct weight_source *source, const struct span *columns, int64_t row,
+                        int64_t n)
+{
+    int64_t width = span_size(*columns), bytes = number_bytes(source->dtype);
+    for (int64_t i = 0; i < n; i++)
+        random_weights_fill(reader->rows + i * width * bytes, source, item, 0,
+                            (row + i) * item_columns(item) + columns->begin, width);
+}
+
+/* Index of the first NaN or infinity among `count` numbers, or -1. */
+static int64_t find_not_finite(const void *data, enum dtype dtype, int64_t count)
+{
+    const uint32_t *wide = data;
+    const uint16_t *half = data;
+    const uint8_t *byte = data;
+    uint16_t exponent = dtype == DTYPE_BF16 ? 0x7f80u : 0x7c00u;
+    switch (dtype) {
+    case DTYPE_F32:
+        for (int64_t i = 0; i < count; i++)
+            if ((wide[i] & 0x7f800000u) == 0x7f800000u)
+                return i;
+        return -1;
+    case DTYPE_F16:
+    case DTYPE_BF16:
+        for (int64_t i = 0; i < count; i++)
+            if ((half[i] & exponent) == exponent)
+                return i;
+        return -1;
+    case DTYPE_F8_E4M3:
+        for (int64_t i = 0; i < count; i++)
+            if ((byte[i] & 0x7fu) == 0x7fu)
+                return i;
+        return -1;
+    default: /* every int4 is a number */
+        return -1;
+    }
+}
+
+static enum status refuse_number(const struct weight_reader *reader,
+                                 const struct safetensors_entry *entry, const char *name,
+                                 int64_t row, int64_t column)
+{
+    FAIL(STATUS_INVALID,
+         "%s: tensor %s holds NaN or infinity at row %lld, column %lld; the file is damaged or was "
+         "saved from a broken run",
+         safetensors_path(reader->checkpoint, entry), name, (long long)row, (long long)column);
+}
+
+enum status weight_reader_rows(struct weight_reader *reader, const struct weight_item *item,
+                               const struct weight_source *source, const struct span *columns,
+                               int64_t row, int64_t n)
+{
+    int64_t width = span_size(*columns), bytes = number_bytes(source->dtype);
+    assert(n <= weight_reader_capacity(reader, source, width));
+    if (source->value == NULL)
+        fill_random(reader, item, source, columns, row, n);
+    else if (source->dtype == DTYPE_I4)
+        return read_i4(reader, source, item_columns(item), columns, row, n);
+    else
+        TRY(read_slices(reader, source->value, item_columns(item) * bytes, source->first_row + row,
+                        n, columns->begin * bytes, width * bytes, reader->rows));
+    int64_t bad = find_not_finite(reader->rows, source->dtype, n * width);
+    if (bad >= 0 && source->value != NULL)
+        return refuse_number(reader, source->value, item->name, row + bad / width,
+                             columns->begin + bad % width);
+    return STATUS_OK;
+}
+
+/* scale[n][n_scale_columns], rows from `row` on of the scale tensor, widened */
+static enum status read_scales(struct weight_reader *reader, const struct weight_source *source,
+                               int64_t row, int64_t n)
+{
+    const struct safetensors_entry *entry = source->scale;
+    int64_t bytes = (int64_t)dtype_bytes(entry->dtype), width = reader->n_scale_columns;
+    int64_t row_bytes = entry->dim[entry->ndim - 1] * bytes;
+    char *raw = malloc((size_t)(n * width * bytes) + 1);
+    if (raw == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %lld scales", (long long)(n * width));
+    enum status status = read_slices(reader, entry, row_bytes, row, n, reader->scale_column * bytes,
+                                     width * bytes, raw);
+    if (status == STATUS_OK)
+        dtype_to_f32(reader->scale, raw, entry->dtype, n * width);
+    free(raw);
+    return status;
+}
+
+enum status weight_reader_scales(struct weight_reader *reader, const struct weight_item *item,
+                                 const struct weight_source *source, const struct span *rows,
+                                 const struct span *columns)
+{
+    int64_t into = source->into_block, first = (rows->begin + into) / source->scale_rows;
+    int64_t n = (rows->end - 1 + into) / source->scale_rows + 1 - first;
+    float largest = source->dtype == DTYPE_I4 ? 8.0f : 448.0f; /* of a number */
+    reader->scale_row = first;
+    reader->scale_column = columns->begin / source->scale_columns;
+    reader->n_scale_columns = (columns->end - 1) / source->scale_columns + 1 - reader->scale_column;
+
+    int64_t width = reader->n_scale_columns;
+    if (reader->n_scales < (size_t)(n * width)) {
+        float *grown = realloc(reader->scale, (size_t)(n * width) * sizeof *grown);
+        if (grown == NULL)
+            FAIL(STATUS_NO_MEMORY, "no memory for %lld scales", (long long)(n * width));
+        reader->scale = grown;
+        reader->n_scales = (size_t)(n * width);
+    }
+    if (source->scale != NULL)
+        TRY(read_scales(reader, source, source->scale_row + first, n));
+    for (int64_t i = 0; i < n * width; i++) {
+        int64_t row = first + i / width, column = reader->scale_column + i % width;
+        if (source->scale == NULL)
+            reader->scale[i] = random_weights_scale(source, item, 0, row, column);
+        else if (!isfinite(reader->scale[i] * largest))
+            return refuse_number(reader, source->scale, source->scale->name,
+                                 source->scale_row + row, column);
+    }
+    return STATUS_OK;
+}
+
+float weight_reader_scale(const struct weight_reader *reader, const struct weight_source *source,
+                          int64_t row, int64_t column)
+{
+    int64_t r = (row + source->into_block) / source->scale_rows - reader->scale_row;
+    int64_t c = column / source->scale_columns - reader->scale_column;
+    return reader->scale[r * reader->n_scale_columns + c];
+}
