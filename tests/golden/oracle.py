@@ -5,7 +5,7 @@ of the published config files, never from the engine, so that a mistake has to b
 unnoticed.  Names follow the papers: c_kv, k_r, q_c, w_uk, w_uv.
 
 Needs numpy only.  Reads a Hugging Face directory (config.json and *.safetensors), decodes
-bf16/f16/f32 exactly to float64 and computes everything in float64.
+bf16/f16/f32/fp8/int4 exactly to float64 and computes everything in float64.
 
     python3 oracle.py DIR --ids 5,17,3 --max-tokens 8      prints ids and the largest logits
 """
@@ -22,11 +22,26 @@ import numpy as np
 # ---------------------------------------------------------------------------------------------
 
 
+def decode_e4m3(byte):
+    """e4m3fn: sign, 4 exponent bits (bias 7), 3 mantissa bits; no infinity, 0x7f and 0xff NaN."""
+    exponent, mantissa = (byte >> 3) & 15, byte & 7
+    x = np.where(exponent == 0, mantissa * 2.0 ** -9, (8 + mantissa) * 2.0 ** (exponent - 10.0))
+    return np.where(byte & 127 == 127, np.nan, np.where(byte & 128, -x, x))
+
+
+def decode_e8m0(byte):
+    """Powers of two, 2^-127 to 2^127; 255 is NaN."""
+    return np.where(byte == 255, np.nan, 2.0 ** (byte - 127.0))
+
+
 def decode(raw, dtype, shape):
     """Little-endian bytes to float64.  bf16 is the upper half of an f32, so decoding is exact."""
     if dtype == "BF16":
         f32 = (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
         return f32.astype(np.float64).reshape(shape)
+    if dtype.startswith("F8_"):
+        byte = np.frombuffer(raw, np.uint8).reshape(shape)
+        return {"F8_E4M3": decode_e4m3, "F8_E8M0": decode_e8m0}[dtype](byte)
     kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "I32": "<i4", "I64": "<i8"}
     values = np.frombuffer(raw, kinds[dtype]).reshape(shape)
     return values.astype(np.float64) if dtype[0] == "F" else values
@@ -47,7 +62,7 @@ def read_safetensors(path):
 
 
 def read_checkpoint(directory):
-    """Config and tensors of a directory, single file or shards named by the index."""
+    """Config and tensors, as stored, of a directory: single file or shards named by the index."""
     with open(os.path.join(directory, "config.json")) as f:
         config = json.load(f)
     index = os.path.join(directory, "model.safetensors.index.json")
@@ -59,6 +74,64 @@ def read_checkpoint(directory):
     for name in files:
         tensors.update(read_safetensors(os.path.join(directory, name)))
     return config, tensors
+
+
+# ---------------------------------------------------------------------------------------------
+# Quantized and fused weights (DeepSeek-V3 README_WEIGHTS.md; compressed-tensors pack-quantized;
+# in-memory form of transformers 5)
+# ---------------------------------------------------------------------------------------------
+
+FP8_BLOCK, INT4_GROUP = 128, 32
+
+
+def dequantize_fp8(codes, scale):
+    """W[.., r, k] = codes[.., r, k] * scale[.., r // 128, k // 128]: the "inverse" multiplies."""
+    rows, columns = codes.shape[-2:]
+    scale = np.repeat(np.repeat(scale, FP8_BLOCK, axis=-2), FP8_BLOCK, axis=-1)
+    return codes * scale[..., :rows, :columns]
+
+
+def unpack_int4(words):
+    """Element 8w + j of a row is nibble j of word w, least significant first, minus 8."""
+    nibbles = (words[..., None] >> 4 * np.arange(8)) & 15
+    return nibbles.reshape(len(words), -1) - 8.0
+
+
+def dequantize_int4(codes, scale):
+    """W[r][k] = codes[r][k] * scale[r][k // 32]."""
+    return codes * np.repeat(scale, INT4_GROUP, axis=-1)
+
+
+def split_gate_up(gate_up):
+    """gate[E, mi, h] and up[E, mi, h] of gate_up[E, 2 mi, h]: gate rows first."""
+    return np.split(gate_up, 2, axis=1)
+
+
+def plain_weights(stored):
+    """{name: matrix} with the names of an unquantized checkpoint, one matrix per projection."""
+    w = {}
+    for name, x in stored.items():
+        if name.endswith((".weight_scale", ".weight_shape", "_scale_inv")):
+            continue                                      # read with the weight they belong to
+        if name.endswith(".weight_packed"):
+            name = name.removesuffix("_packed")
+            x = dequantize_int4(unpack_int4(x), stored[name + "_scale"])
+            if list(x.shape) != list(stored[name + "_shape"]):
+                raise ValueError(f"{name}: unpacks to {x.shape}, not to its weight_shape")
+        elif name + "_scale_inv" in stored:
+            x = dequantize_fp8(x, stored[name + "_scale_inv"])
+        w[name] = x
+    for name in [n for n in w if n.endswith(".experts.gate_up_proj")]:
+        p = name.removesuffix("gate_up_proj")
+        gate, up = split_gate_up(w.pop(name))
+        for kind, x in ("gate", gate), ("up", up), ("down", w.pop(p + "down_proj")):
+            w.update({f"{p}{e}.{kind}_proj.weight": x[e] for e in range(len(x))})
+    return w
+
+
+# ---------------------------------------------------------------------------------------------
+# Config
+# ---------------------------------------------------------------------------------------------
 
 
 def read_config(raw):
@@ -231,7 +304,8 @@ class Model:
     """Weights of one checkpoint and the forward pass; a cache is a list of (c_kv, k_r) by layer."""
 
     def __init__(self, directory):
-        raw, self.w = read_checkpoint(directory)
+        raw, stored = read_checkpoint(directory)
+        self.directory, self.w = directory, plain_weights(stored)
         self.c = c = read_config(raw)
         self.prefix = "language_model." if "language_model.model.norm.weight" in self.w else ""
         self.inv_freq = rope_inv_freq(c.d_rope, c.theta, c.yarn)
