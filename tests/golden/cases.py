@@ -11,9 +11,14 @@ HINTS = {
     "logit_shift": None,        # per MoE layer: router logits moved by about this much
     "gate_std": 0.15,           # of the router
     "latent_std": 0.15,         # of q_a_proj and kv_a_proj_with_mqa
+    "head_std": 0.2,            # of q_b_proj and kv_b_proj
     "shards": 1,                # files; more than one adds model.safetensors.index.json
     "prefix": "",               # before every tensor name
     "foreign": {},              # {name: shape} of tensors a text engine must skip
+    "fp8": None,                # projections in e4m3: {"scale": "random" or "power_of_two",
+                                # "scale_dtype": ..., "code_std": of the stored fp8 numbers}
+    "int4": None,               # routed experts in int4: dtype of weight_shape
+    "fused": False,             # routed experts of a layer in two 3-D tensors
 }
 
 YARN40_V2 = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 64, "beta_fast": 32,
@@ -78,6 +83,26 @@ GLM = without_none({
     "rms_norm_eps": 1e-5, "rope_interleave": True, "routed_scaling_factor": 1.8,
     "rope_parameters": {"rope_theta": 1000000, "rope_type": "default"},
 }, ("first_k_dense_replace", "moe_layer_freq", *NEW_STYLE))
+
+# Quantized and fused: blocks of 128 x 128 are ragged in every direction.
+FP8 = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+       "weight_block_size": [128, 128]}
+INT4 = {
+    "quant_method": "compressed-tensors", "format": "pack-quantized",
+    "quantization_status": "compressed",
+    "ignore": ["lm_head", "re:.*self_attn.*", "re:.*shared_experts.*",
+               "re:.*mlp\\.(gate|up|gate_up|down)_proj.*"],
+    "config_groups": {"group_0": {
+        "targets": ["Linear"], "input_activations": None, "output_activations": None,
+        "weights": {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group",
+                    "group_size": 32, "dynamic": False, "actorder": None, "block_structure": None,
+                    "observer": "minmax"}}},
+}
+
+
+def experts(n, top_k):
+    return {"n_routed_experts": n, "num_experts_per_tok": top_k, "n_group": 1, "topk_group": 1}
+
 
 CASES = {
     "t1-v2-greedy": case("V2-Lite shape: no q_lora, softmax greedy, 2 shared, YaRN 40 .707/.707",
@@ -149,4 +174,49 @@ CASES = {
                                                   "mscale_all_dim": 1.0,
                                                   "original_max_position_embeddings": 32}},
                                              NEW_STYLE)),
+    "t20-fp8": case("fp8 with random f32 scales: kv_a of 1.5 blocks, kv_b heads of 160 rows; "
+                    "3 heads, 5 experts",
+                    {**V3, **SMALL, **NO_MTP, **heads(3), **experts(5, 2), "hidden_size": 192,
+                     "q_lora_rank": 160, "kv_lora_rank": 128, "qk_rope_head_dim": 64,
+                     "qk_nope_head_dim": 64, "v_head_dim": 96, "moe_intermediate_size": 96,
+                     "intermediate_size": 320, "vocab_size": 100, "quantization_config": FP8},
+                    fp8={"scale": "random", "scale_dtype": "F32", "code_std": 120},
+                    latent_std=0.1, head_std=0.1),
+    "t20b-fp8-pow2": case("fp8 with f32 scales that are powers of two, most codes subnormal, no "
+                          "q_lora; 5 heads, 6 experts",
+                          {**V3, **SMALL, **NO_MTP, **heads(5), **experts(6, 2),
+                           "hidden_size": 132, "intermediate_size": 136, "q_lora_rank": None,
+                           "qk_nope_head_dim": 24, "v_head_dim": 32, "moe_intermediate_size": 24,
+                           "vocab_size": 101,
+                           "quantization_config": {**FP8, "scale_fmt": "ue8m0"}},
+                          fp8={"scale": "power_of_two", "scale_dtype": "F32", "code_std": 0.015}),
+    "t20c-fp8-e8m0": case("fp8 with scales stored as E8M0, experts of 1.1 blocks; 7 heads, "
+                          "5 experts",
+                          {**V3, **SMALL, **NO_MTP, **heads(7), **experts(5, 2),
+                           "moe_intermediate_size": 136, "v_head_dim": 24, "vocab_size": 101,
+                           "quantization_config": {**FP8, "scale_fmt": "ue8m0"}},
+                          fp8={"scale": "power_of_two", "scale_dtype": "F8_E8M0",
+                               "code_std": 120}),
+    "t20d-fp8-fused": case("fp8 experts in two 3-D tensors with 3-D scales, as the fp8 classes of "
+                           "transformers keep them; 4 heads, 3 experts",
+                           {**V3, **SMALL, **NO_MTP, **heads(4), **experts(3, 2),
+                            "moe_intermediate_size": 256, "vocab_size": 101,
+                            "quantization_config": FP8},
+                           fp8={"scale": "random", "scale_dtype": "F32", "code_std": 120},
+                           fused=True),
+    "t21-int4": case("Kimi-K2.5 in int4: nested text_config holds quantization_config, prefix "
+                     "language_model.; 6 heads, 5 experts",
+                     {"architectures": ["KimiK25ForConditionalGeneration"],
+                      "model_type": "kimi_k25", "torch_dtype": "bfloat16",
+                      "text_config": {**K2, **heads(6), **experts(5, 2), "hidden_size": 64,
+                                      "moe_intermediate_size": 64, "quantization_config": INT4}},
+                     prefix="language_model.", int4="I32"),
+    "t21b-int4-odd": case("int4 in a flat V3 config, rows of three groups, weight_shape i64; "
+                          "5 heads, 7 experts",
+                          {**V3, **SMALL, **NO_MTP, **heads(5), **experts(7, 3),
+                           "hidden_size": 64, "moe_intermediate_size": 96,
+                           "quantization_config": INT4}, int4="I64"),
+    "t22-fused": case("experts of a layer in two 3-D tensors, three files; 5 heads, 7 experts",
+                      {**V3, **SMALL, **NO_MTP, **heads(5), **experts(7, 3)},
+                      fused=True, shards=3),
 }

@@ -13,6 +13,7 @@ import filecmp
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 
@@ -40,15 +41,27 @@ def to_bf16(x):
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2")
 
 
+def to_e4m3(x):
+    """float to the nearest e4m3 (drawn numbers hit no tie), at most 448, as u8."""
+    positive = oracle.decode_e4m3(np.arange(127))
+    code = np.searchsorted((positive[1:] + positive[:-1]) / 2, np.abs(x))
+    return (code + 128 * np.signbit(x)).astype(np.uint8)
+
+
 def encode(x, dtype):
     if dtype == "BF16":
         return to_bf16(x)
-    return np.ascontiguousarray(x, {"F16": "<f2", "F32": "<f4", "I32": "<i4"}[dtype])
+    if dtype == "F8_E4M3":
+        return to_e4m3(x)
+    if dtype == "F8_E8M0":                                    # of powers of two
+        return (np.log2(x) + 127).astype(np.uint8)
+    kinds = {"F16": "<f2", "F32": "<f4", "I32": "<i4", "I64": "<i8"}
+    return np.ascontiguousarray(x, kinds[dtype])
 
 
 def write_safetensors(path, tensors):
     """tensors: {name: (dtype, array)}.  Wide types first, then by name: all stay aligned."""
-    width = {"F32": 4, "I32": 4, "F16": 2, "BF16": 2}
+    width = {"I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E8M0": 1}
     header, blobs, at = {"__metadata__": {"format": "pt"}}, [], 0
     for name in sorted(tensors, key=lambda n: (-width[tensors[n][0]], n)):
         dtype, x = tensors[name]
@@ -138,8 +151,13 @@ def std_of(name, case):
     if "lm_head" in name or "embed_tokens" in name:
         return 0.3
     if "q_b_proj" in name or "kv_b_proj" in name:
-        return 0.2
+        return case["head_std"]
     return 0.3 if name.endswith(".bias") else 0.15
+
+
+def is_projection(name):
+    """Attention and MLP matrices: all that an fp8 checkpoint quantizes."""
+    return name.endswith(("_proj.weight", "_with_mqa.weight")) and "eh_proj" not in name
 
 
 def correction_bias(rng, n, spec):
@@ -149,6 +167,51 @@ def correction_bias(rng, n, spec):
     if kind == "normal":
         return a[0] + rng.standard_normal(n)
     return a[0] + rng.uniform(-a[1], a[1], n)
+
+
+def neighbour_factors(rng, shape, ratio):
+    """1/ratio, 1 and ratio in turn along rows and columns: a wrong neighbour's scale shows."""
+    row, column = np.indices(shape)
+    return ratio ** ((row + 2 * column + rng.integers(3)) % 3 - 1.0)
+
+
+def draw_fp8(rng, name, shape, std, spec):
+    blocks = [-(-n // oracle.FP8_BLOCK) for n in shape]
+    if spec["scale"] == "power_of_two":
+        scale = 2 ** np.rint(np.log2(std / spec["code_std"])) * neighbour_factors(rng, blocks, 2.0)
+    else:
+        scale = (std / spec["code_std"] * neighbour_factors(rng, blocks, 1.7)
+                 * rng.uniform(0.95, 1.05, blocks))
+    return {name: ("F8_E4M3", spec["code_std"] * rng.standard_normal(shape)),
+            name + "_scale_inv": (spec["scale_dtype"], scale)}
+
+
+def draw_int4(rng, name, shape, std, shape_dtype):
+    code_std = 2.7                            # -8 and 7 are then rare, but not in 4096 numbers
+    code = np.clip(np.rint(code_std * rng.standard_normal(shape)), -8, 7).astype(np.int64) + 8
+    words = sum(code[:, j::8] << 4 * j for j in range(8)).astype(np.uint32).view(np.int32)
+    groups = (shape[0], shape[1] // oracle.INT4_GROUP)
+    scale = std / code_std * neighbour_factors(rng, groups, 1.7) * rng.uniform(0.95, 1.05, groups)
+    return {name + "_packed": ("I32", words), name + "_scale": ("BF16", scale),
+            name + "_shape": (shape_dtype, np.array(shape))}
+
+
+def fuse_experts(tensors):
+    """gate_up_proj[E, 2 mi, h] and down_proj[E, h, mi] for the matrices of single experts."""
+    single = re.compile(r"(.*\.experts\.)(\d+)\.(gate|up|down)_proj\.weight(|_scale_inv)")
+    parts, fused = {}, {}
+    for name, (dtype, x) in tensors.items():
+        match = single.fullmatch(name)
+        if not match:
+            fused[name] = (dtype, x)
+            continue
+        p, e, kind, suffix = match.groups()
+        target = p + ("down_proj" if kind == "down" else "gate_up_proj") + suffix
+        fused[target] = (dtype, None)                     # keeps the place of the first one
+        parts.setdefault(target, {}).setdefault(int(e), []).append(x)
+    for target, experts in parts.items():
+        fused[target] = (fused[target][0], np.stack([np.concatenate(x) for x in experts.values()]))
+    return fused
 
 
 def draw_weights(case, seed):
@@ -162,7 +225,14 @@ def draw_weights(case, seed):
         elif "norm" in name:
             x = 1 + 0.2 * rng.standard_normal(shape)
         else:
-            x = std_of(name, case) * rng.standard_normal(shape)
+            std = std_of(name, case)
+            if case["fp8"] and is_projection(name):
+                tensors.update(draw_fp8(rng, name, shape, std, case["fp8"]))
+                continue
+            if case["int4"] and ".experts." in name:
+                tensors.update(draw_int4(rng, name, shape, std, case["int4"]))
+                continue
+            x = std * rng.standard_normal(shape)
         tensors[name] = (dtype, x)
     for name in tensors:                       # the MTP copies are byte duplicates
         if name.startswith("model.layers.") and name.endswith("embed_tokens.weight"):
@@ -171,6 +241,8 @@ def draw_weights(case, seed):
             tensors[name] = tensors["lm_head.weight"]
     if case["logit_shift"]:
         shift_logits(case, tensors)
+    if case["fused"]:
+        tensors = fuse_experts(tensors)
     tensors = {case["prefix"] + name: t for name, t in tensors.items()}
     for name, shape in case["foreign"].items():
         tensors[name] = (case["dtype"], 0.1 * rng.standard_normal(shape))
