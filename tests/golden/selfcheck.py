@@ -110,7 +110,52 @@ def set_scale(m, scale):
     m.scale = scale
 
 
-RIGHT = {"rope": oracle.rope, "route": oracle.route, "latent_attention": oracle.latent_attention}
+def slice_blocks(n, n_pieces):
+    """Scale index of each row (or column) for two tp ranks that count their blocks of 128 from
+    the start of their slice; the right ones count from the start of the tensor."""
+    cut = (n_pieces + 1) // 2 * (n // n_pieces)
+    right = np.arange(n) // oracle.FP8_BLOCK
+    return np.concatenate([right[:cut], right[cut] + right[:n - cut]]).clip(max=right[-1])
+
+
+def fp8_scale_of_slice(m):
+    stored = oracle.read_checkpoint(m.directory)[1]
+    for name, codes in stored.items():
+        kind = name.split(".")[-2]
+        if name + "_scale_inv" not in stored or ".experts." in name or "_a_proj" in kind:
+            continue                                      # no scales, or whole on every tp rank
+        axis = 1 if kind in ("o_proj", "down_proj") else 0
+        n = codes.shape[axis]
+        block = slice_blocks(n, m.c.n_heads if "self_attn" in name else n)
+        scale = np.repeat(stored[name + "_scale_inv"], oracle.FP8_BLOCK, axis=1 - axis)
+        scale = np.take(scale, range(codes.shape[1 - axis]), axis=1 - axis)
+        m.w[name] = codes * np.take(scale, block, axis=axis)
+
+
+def transposed_table(scale):
+    """A scale table [.., rows, columns] read as if it were stored [.., columns, rows]."""
+    *lead, rows, columns = scale.shape
+    return scale.reshape(*lead, columns, rows).swapaxes(-1, -2)
+
+
+def unpack_int4_reversed(words):
+    codes = RIGHT["unpack_int4"](words)
+    return codes.reshape(len(words), -1, 8)[..., ::-1].reshape(codes.shape)
+
+
+def unpack_int4_signed(words):
+    unsigned = RIGHT["unpack_int4"](words) + 8
+    return np.where(unsigned < 8, unsigned, unsigned - 16)
+
+
+def decode_e4m3_normal_only(byte):
+    x = RIGHT["decode_e4m3"](byte)
+    return np.where(np.abs(x) < 2.0 ** -6, 0, x)
+
+
+RIGHT = {name: getattr(oracle, name) for name in (
+    "rope", "route", "latent_attention", "decode_e4m3", "decode_e8m0", "dequantize_fp8",
+    "unpack_int4", "dequantize_int4", "split_gate_up")}
 ROUTER_MISTAKES = ["no_groups", "group_by_maximum", "mask_with_zero", "bias_in_weights",
                    "weights_as_choice_minus_bias", "no_1e-20", "normalize_and_scale"]
 MODEL_MISTAKES = {
@@ -124,18 +169,34 @@ MODEL_MISTAKES = {
     "latent_eps_1e-6": latent_eps,
     "shared_expert_scaled": shared_scaled,
     "no_attention_bias": no_attention_bias,
+    "fp8_scale_of_slice": fp8_scale_of_slice,
+}
+LOADING_MISTAKES = {            # name: (function of `oracle`, its wrong version)
+    "fp8_scale_transposed": ("dequantize_fp8", lambda codes, scale: RIGHT["dequantize_fp8"](
+        codes, transposed_table(scale))),
+    "fp8_divide_by_scale_inv": ("dequantize_fp8", lambda codes, scale: RIGHT["dequantize_fp8"](
+        codes, 1 / scale)),
+    "fp8_subnormals_zero": ("decode_e4m3", decode_e4m3_normal_only),
+    "e8m0_one_too_large": ("decode_e8m0", lambda byte: 2 * RIGHT["decode_e8m0"](byte)),
+    "int4_scale_transposed": ("dequantize_int4", lambda codes, scale: RIGHT["dequantize_int4"](
+        codes, transposed_table(scale))),
+    "int4_nibbles_reversed": ("unpack_int4", unpack_int4_reversed),
+    "int4_without_minus_8": ("unpack_int4", lambda words: RIGHT["unpack_int4"](words) + 8),
+    "int4_twos_complement": ("unpack_int4", unpack_int4_signed),
+    "fused_up_before_gate": ("split_gate_up", lambda x: RIGHT["split_gate_up"](x)[::-1]),
+    "fused_gate_up_interleaved": ("split_gate_up", lambda x: (x[:, 0::2], x[:, 1::2])),
 }
 
 
 def logits_with(directory, ids, spoil=None, **replaced):
-    """Logits of a fresh model, spoiled, with functions of `oracle` replaced for the call."""
-    model = oracle.Model(directory)
-    if spoil:
-        spoil(model)
+    """Logits of a fresh model, spoiled, with functions of `oracle` replaced meanwhile."""
     for name, f in replaced.items():
         setattr(oracle, name, f)
     try:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            model = oracle.Model(directory)
+            if spoil:
+                spoil(model)
             return model.forward(ids)[0]
     finally:
         for name in replaced:
@@ -180,6 +241,8 @@ def identities(model, golden, prompt):
 
 def mistakes(directory, c, ids, want):
     out = {"half_split_rope": rel(logits_with(directory, ids, rope=half_split_rope), want)}
+    for name, (function, wrong) in LOADING_MISTAKES.items():
+        out[name] = rel(logits_with(directory, ids, **{function: wrong}), want)
     for name, spoil in MODEL_MISTAKES.items():
         out[name] = rel(logits_with(directory, ids, spoil), want)
     if c.n_experts:
@@ -188,10 +251,16 @@ def mistakes(directory, c, ids, want):
     return {k: v for k, v in out.items() if v > 1e-9}         # the others do not apply
 
 
+def codes_seen(directory):
+    """Largest number of different int4 codes in one matrix; None without int4."""
+    stored = oracle.read_checkpoint(directory)[1]
+    packed = [x for name, x in stored.items() if name.endswith(".weight_packed")]
+    return max((len(np.unique(oracle.unpack_int4(x))) for x in packed), default=None)
+
+
 def check(name):
     directory = os.path.join(HERE, name)
     model = oracle.Model(directory)
-    model.directory = directory
     golden = oracle.read_safetensors(os.path.join(directory, "golden.safetensors"))
     ids = golden["p1.ids"][:-1]                              # the first long prompt
     want = model.forward(ids)[0]
@@ -215,7 +284,9 @@ def main():
     for name, r in cases.items():
         for k, v in r["mistakes"].items():
             seen[k] = max(seen.get(k, ("", 0)), (name, v), key=lambda x: x[1])
-    for k in [*MODEL_MISTAKES, *ROUTER_MISTAKES, "half_split_rope"]:
+    failed += [f"{name}: no matrix has all int4 codes" for name in CASES
+               if codes_seen(os.path.join(HERE, name)) not in (None, 16)]
+    for k in [*MODEL_MISTAKES, *LOADING_MISTAKES, *ROUTER_MISTAKES, "half_split_rope"]:
         if seen.get(k, ("", 0))[1] < MISTAKE_LIMIT:
             failed.append(f"no case shows the mistake {k}")
     write_json(os.path.join(HERE, "selfcheck.json"),
