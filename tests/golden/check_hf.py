@@ -6,17 +6,22 @@
 Each case runs twice.  *as is*: the class as published, float64 weights, with the parts that it
 computes in float32 (norms, router, softmax, RoPE).  *adapted*: where the class is known not to
 follow the checkpoint (ADAPT says what and why) it is corrected, and its float32 parts are widened
-to float64, so that agreement can be seen to 1e-10 and not only to 1e-6.
+to float64, so that agreement can be seen to 1e-10 and not only to 1e-6.  Quantized weights are
+dequantized here for it: fp8 by torch's own types, int4 by compressed-tensors.
 Numbers are max |difference| over max |logit|, over all prompts.
 """
 import argparse
 import contextlib
+import glob
 import json
 import os
+import tempfile
 import warnings
 
 import torch
 import transformers
+from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
+from safetensors.torch import load_file, save_file
 from transformers import DeepseekV2Config, DeepseekV3Config, Glm4MoeLiteConfig
 from transformers import DeepseekV2ForCausalLM, DeepseekV3ForCausalLM, Glm4MoeLiteForCausalLM
 from transformers.cache_utils import MtpCache
@@ -60,6 +65,10 @@ def fix_v2_norm(model, config):
         gate.forward = forward
 
 
+RAGGED = ("weights dequantized here: transformers takes the block size to be weight shape over "
+          "scale shape, and refuses or misplaces a ragged last block")
+INT4 = "weights dequantized here: compressed-tensors rounds them to bf16"
+
 ADAPT = {   # case: (reason, config changes, model change)
     "t2b-norm": ("the V2 class ignores norm_topk_prob and always scales", {}, fix_v2_norm),
     "t2c-layer-freq": ("the V2 class ignores moe_layer_freq; first_k_dense_replace 2 gives the "
@@ -73,6 +82,13 @@ ADAPT = {   # case: (reason, config changes, model change)
     "t11-dense": ("the V3 class cannot take n_routed_experts null; every layer made dense instead",
                   {"n_routed_experts": 2, "n_shared_experts": 1, "num_experts_per_tok": 1,
                    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 3}, None),
+    "t20-fp8": (RAGGED, {}, None),
+    "t20b-fp8-pow2": (RAGGED, {}, None),
+    "t20c-fp8-e8m0": (RAGGED, {}, None),
+    "t20d-fp8-fused": ("weights dequantized here: without a GPU transformers skips the scales of "
+                       "fused experts", {}, None),
+    "t21-int4": (INT4 + "; as t4b-nested", {}, None),
+    "t21b-int4-odd": (INT4, {}, None),
 }
 
 # ---------------------------------------------------------------------------------------------
@@ -92,6 +108,44 @@ def wide():
         torch.set_default_dtype(kept[3])
 
 
+def dequantize(stored):
+    """The tensors of a quantized checkpoint in float64, experts still fused if they are."""
+    plain = {}
+    for name, x in stored.items():
+        if name.endswith((".weight_scale", ".weight_shape", "_scale_inv")):
+            continue
+        if name.endswith(".weight_packed"):
+            name = name.removesuffix("_packed")
+            x = unpack_from_int32(x, 4, torch.Size(stored[name + "_shape"].tolist())).double()
+            x = x.unflatten(1, (-1, 32)) * stored[name + "_scale"].double()[..., None]
+            x = x.flatten(1)
+        elif name + "_scale_inv" in stored:
+            scale = stored[name + "_scale_inv"].double()
+            rows, columns = x.shape[-2:]
+            x = x.double()
+            for r in range(0, rows, 128):
+                for k in range(0, columns, 128):
+                    x[..., r:r + 128, k:k + 128] *= scale[..., r // 128, k // 128, None, None]
+        plain[name] = x.double()
+    return plain
+
+
+@contextlib.contextmanager
+def unquantized(directory, config):
+    """Directory and config to load: copies without quantization where the checkpoint has it."""
+    if "quantization_config" not in config:
+        yield directory, config
+        return
+    stored = {}
+    for path in glob.glob(os.path.join(directory, "model*.safetensors")):
+        stored.update(load_file(path))
+    with tempfile.TemporaryDirectory() as copy:
+        config = {k: v for k, v in config.items() if k != "quantization_config"}
+        write_json(os.path.join(copy, "config.json"), config)
+        save_file(dequantize(stored), os.path.join(copy, "model.safetensors"), {"format": "pt"})
+        yield copy, config
+
+
 def load(directory, raw, config):
     """The class named by the checkpoint, weights read and fused by transformers itself."""
     name = raw["architectures"][0]
@@ -104,6 +158,8 @@ def load(directory, raw, config):
     missing = set(info["missing_keys"])
     if missing:
         raise ValueError(f"{len(missing)} tensors missing, e.g. {sorted(missing)[0]}")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.double()          # quantizers leave some in bf16
     return model.eval()
 
 
@@ -155,7 +211,8 @@ def as_is(name, raw, text, golden):
 
 def adapted(name, raw, text, golden, reference):
     _, changes, change_model = ADAPT.get(name, ("", {}, None))
-    model = load(os.path.join(HERE, name), raw, {**text, **changes})
+    with unquantized(os.path.join(HERE, name), {**text, **changes}) as (directory, config):
+        model = load(directory, raw, config)
     fix_latent_eps(model, text)
     if change_model:
         change_model(model, text)
