@@ -87,7 +87,7 @@ ADAPT = {   # case: (reason, config changes, model change)
     "t20c-fp8-e8m0": (RAGGED, {}, None),
     "t20d-fp8-fused": ("weights dequantized here: without a GPU transformers skips the scales of "
                        "fused experts", {}, None),
-    "t21-int4": (INT4 + "; as t4b-nested", {}, None),
+    "t21-int4": (INT4 + "; text_config given to DeepseekV3, eps as in t4-k2", {}, None),
     "t21b-int4-odd": (INT4, {}, None),
 }
 
