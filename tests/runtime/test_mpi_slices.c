@@ -1,8 +1,9 @@
 /* test_mpi_slices.c - a rank reads its slices of a checkpoint and nothing else.
  *
  * One number of a copy of a golden checkpoint is made NaN, in turn for every way a
- * tensor is split and every rank; all ranks load; exactly the rank that holds
- * the number complains, naming tensor, row and column. */
+ * tensor is split and every rank; all ranks load; exactly the ranks that hold
+ * the number complain, naming tensor, row and column.  The same with a scale of
+ * quantized weights, which several ranks may need. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,12 +21,26 @@ static int n_checks, n_failures;
 
 struct poison {
     const struct model_config *config;
+    const struct safetensors *checkpoint;
     const struct shard_plan *plan; /* of the victim */
     enum weight_split split;
+    int is_scale;
     struct weight_item item;
-    int64_t row, column;
+    struct weight_source source;
+    struct span rows, columns; /* the weights that it spoils */
     int found;
 };
+
+/* The number in the file: of the values or of the scales. */
+static int64_t poison_row(const struct poison *p)
+{
+    return p->is_scale ? p->rows.begin / p->source.scale_rows : p->rows.begin;
+}
+
+static int64_t poison_column(const struct poison *p)
+{
+    return p->is_scale ? p->columns.begin / p->source.scale_columns : p->columns.begin;
+}
 
 /* The last tensor of the wanted split that the victim holds a part of, middle of its slice. */
 static enum status choose(void *context, const struct weight_item *item)
@@ -35,29 +50,47 @@ static enum status choose(void *context, const struct weight_item *item)
     weight_slice(p->config, p->plan, item, &rows, &columns);
     if (item->split != p->split || span_size(rows) == 0)
         return STATUS_OK;
+    struct weight_source source;
+    TRY(weights_find(p->config, p->checkpoint, item, &source));
+    if (p->is_scale ? source.scale == NULL : source.dtype == DTYPE_I4) /* int4 has no NaN */
+        return STATUS_OK;
+    int64_t row = (rows.begin + rows.end) / 2, column = (columns.begin + columns.end) / 2;
+    int64_t n_rows = p->is_scale ? source.scale_rows : 1;
+    int64_t n_columns = p->is_scale ? source.scale_columns : 1;
     p->item = *item;
-    p->row = (rows.begin + rows.end) / 2;
-    p->column = (columns.begin + columns.end) / 2;
+    p->source = source;
+    p->rows.begin = row / n_rows * n_rows;
+    p->rows.end = p->rows.begin + n_rows;
+    p->columns.begin = column / n_columns * n_columns;
+    p->columns.end = p->columns.begin + n_columns;
     p->found = 1;
     return STATUS_OK;
 }
 
-/* Writes `bits` (bf16) at the poisoned place and returns what was there. */
-static uint16_t write_number(const struct safetensors *checkpoint, const struct poison *p,
-                             uint16_t bits)
+/* All bits set are a NaN in every type that has one. */
+enum { NAN_BYTE = 0xff, MAX_BYTES = 4 };
+
+/* Writes `bytes` at the poisoned place and puts what was there in `old`. */
+static void write_number(const struct poison *p, const unsigned char *bytes, unsigned char *old)
 {
-    const struct safetensors_entry *entry = safetensors_find(checkpoint, p->item.name);
-    int64_t width = p->item.ndim == 2 ? p->item.dim[1] : 1;
-    off_t at = entry->offset + (p->row * width + p->column) * 2;
-    int file = open(safetensors_path(checkpoint, entry), O_RDWR);
-    uint16_t old = 0;
-    if (file < 0 || entry->dtype != DTYPE_BF16 || pread(file, &old, sizeof old, at) != sizeof old ||
-        pwrite(file, &bits, sizeof bits, at) != sizeof bits) {
+    const struct safetensors_entry *entry = p->is_scale ? p->source.scale : p->source.value;
+    int64_t width = entry->ndim == 2 ? entry->dim[1] : 1, size = (int64_t)dtype_bytes(entry->dtype);
+    off_t at = entry->offset + (poison_row(p) * width + poison_column(p)) * size;
+    int file = open(safetensors_path(p->checkpoint, entry), O_RDWR);
+    if (file < 0 || pread(file, old, (size_t)size, at) != size ||
+        pwrite(file, bytes, (size_t)size, at) != size) {
         printf("FAILED to poison %s\n", p->item.name);
         n_failures++;
     }
     close(file);
-    return old;
+}
+
+static int is_reached(const struct poison *p, const struct shard_plan *own)
+{
+    struct span rows, columns;
+    weight_slice(p->config, own, &p->item, &rows, &columns);
+    return rows.begin < p->rows.end && p->rows.begin < rows.end && columns.begin < p->columns.end &&
+           p->columns.begin < columns.end;
 }
 
 /* Loads this rank's slices; returns 1 when that failed with the text a user needs. */
@@ -74,7 +107,8 @@ static int load_complains(const struct model_config *config, const struct safete
     arena_close(&arena);
     if (status == STATUS_OK)
         return 0;
-    snprintf(place, sizeof place, "row %lld, column %lld", (long long)p->row, (long long)p->column);
+    snprintf(place, sizeof place, "row %lld, column %lld", (long long)poison_row(p),
+             (long long)poison_column(p));
     if (strstr(status_text(), p->item.name) == NULL || strstr(status_text(), place) == NULL) {
         printf("FAILED: no %s, %s in: %s\n", p->item.name, place, status_text());
         n_failures++;
@@ -82,31 +116,43 @@ static int load_complains(const struct model_config *config, const struct safete
     return 1;
 }
 
-static enum status check_victim(struct comm *world, const struct model_config *config,
-                                const struct safetensors *checkpoint, const struct shard_plan *own,
-                                const struct shard_plan *victims, int victim,
-                                enum weight_split split)
+static enum status check_poison(struct comm *world, struct poison *p, const struct shard_plan *own)
 {
-    struct poison p = {.config = config, .plan = victims, .split = split};
-    uint16_t old = 0;
-    TRY(weights_each(config, choose, &p));
-    if (!p.found)
-        return STATUS_OK; /* an empty share */
+    static const unsigned char poison[MAX_BYTES] = {NAN_BYTE, NAN_BYTE, NAN_BYTE, NAN_BYTE};
+    unsigned char old[MAX_BYTES], ignored[MAX_BYTES];
+    TRY(weights_each(p->config, choose, p));
+    if (!p->found)
+        return STATUS_OK; /* an empty share, or no such number */
     if (world->group.index == 0)
-        old = write_number(checkpoint, &p, 0x7fc0);
+        write_number(p, poison, old);
     TRY(world->ops->barrier(world));
-    int complains = load_complains(config, checkpoint, own, &p);
-    int expected = split == SPLIT_NONE || world->group.index == victim;
+    int complains = load_complains(p->config, p->checkpoint, own, p);
     n_checks++;
-    if (complains != expected) {
+    if (complains != is_reached(p, own)) {
         n_failures++;
-        printf("FAILED: NaN in %s of rank %d: rank %d %s\n", p.item.name, victim,
+        printf("FAILED: NaN in %s%s: rank %d %s\n", p->item.name, p->is_scale ? ", a scale" : "",
                world->group.index, complains ? "complained" : "did not complain");
     }
     TRY(world->ops->barrier(world));
     if (world->group.index == 0)
-        write_number(checkpoint, &p, old);
+        write_number(p, old, ignored);
     return world->ops->barrier(world);
+}
+
+/* A number and a scale of each way of splitting, in the victim's slices. */
+static enum status check_victim(struct comm *world, const struct model_config *config,
+                                const struct safetensors *checkpoint, const struct shard_plan *own,
+                                const struct shard_plan *victim)
+{
+    for (int i = 0; i < 2 * N_SPLITS; i++) {
+        struct poison p = {.config = config,
+                           .checkpoint = checkpoint,
+                           .plan = victim,
+                           .split = (enum weight_split)(i / 2),
+                           .is_scale = i % 2};
+        TRY(check_poison(world, &p, own));
+    }
+    return STATUS_OK;
 }
 
 static enum status check_layout(struct comm *world, const char *folder, int ep)
@@ -127,10 +173,8 @@ static enum status check_layout(struct comm *world, const char *folder, int ep)
             shard_plan_build(&plan, &extent, &mesh);
             if (pass == 0 && r == world->group.index)
                 own = plan;
-            for (int split = 0; pass == 1 && split < N_SPLITS; split++)
-                TRY_GOTO(status, end,
-                         check_victim(world, &config, checkpoint, &own, &plan, r,
-                                      (enum weight_split)split));
+            if (pass == 1)
+                TRY_GOTO(status, end, check_victim(world, &config, checkpoint, &own, &plan));
         }
     }
 end:
@@ -139,13 +183,13 @@ end:
 }
 
 /* Copies the checkpoint of a golden case to `folder`. */
-static enum status copy_case(const char *folder)
+static enum status copy_case(const char *folder, const char *name)
 {
     char command[2048];
     snprintf(command, sizeof command,
-             "cp '%s/tests/golden/t3-v3/'config.json "
-             "'%s/tests/golden/t3-v3/'model.safetensors '%s' && chmod u+w '%s'/*",
-             SOURCE_DIR, SOURCE_DIR, folder, folder);
+             "cp '%s/tests/golden/%s/'config.json "
+             "'%s/tests/golden/%s/'model.safetensors '%s' && chmod u+w '%s'/*",
+             SOURCE_DIR, name, SOURCE_DIR, name, folder, folder);
     if (system(command) != 0)
         FAIL(STATUS_IO, "%s", command);
     return STATUS_OK;
@@ -156,17 +200,23 @@ static enum status run(const struct process *process)
     const struct group all = {
         .name = "world", .size = process->size, .index = process->rank, .stride = 1};
     struct comm world;
+    static const char *const cases[] = {"t3-v3", "t20-fp8", "t21-int4"};
     char folder[64] = "/tmp/latentrank-slices-XXXXXX";
     enum status status = STATUS_OK;
     TRY(comm_open(&world, &all));
-    if (process->rank == 0)
-        status = mkdtemp(folder) == NULL ? STATUS_IO : copy_case(folder);
+    if (process->rank == 0 && mkdtemp(folder) == NULL)
+        status = STATUS_IO;
     TRY(comm_agree(&world, status));
     TRY(comm_broadcast_bytes(&world, folder, sizeof folder, 0));
-    TRY(check_layout(&world, folder, 1));
-    if (process->size > 1)
-        TRY(check_layout(&world, folder, process->size));
-    TRY(world.ops->barrier(&world));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (process->rank == 0)
+            status = copy_case(folder, cases[i]);
+        TRY(comm_agree(&world, status));
+        TRY(check_layout(&world, folder, 1));
+        if (process->size > 1)
+            TRY(check_layout(&world, folder, process->size));
+        TRY(world.ops->barrier(&world));
+    }
     if (process->rank == 0) {
         char command[128];
         snprintf(command, sizeof command, "rm -r '%s'", folder);
