@@ -6,14 +6,18 @@
 #include <xxhash.h>
 
 #include "kernels/core/log.h"
+#include "runtime/memory_plan.h"
 #include "runtime/safetensors.h"
 #include "runtime/step.h"
 #include "runtime/step_plan.h"
 #include "runtime/weight_loader.h"
 
+enum { SHORTEST_CONTEXT = 256 }; /* a default context below is refused instead */
+
 struct engine {
     struct process process;
     struct engine_options options; /* the lengths filled in */
+    int has_max_model_len;         /* the caller gave one */
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
@@ -63,7 +67,8 @@ static enum status open_config(struct engine *e)
     struct engine_options *o = &e->options;
     TRY(model_config_load(&e->config, o->model));
     TRY(model_config_check_supported(&e->config, o->model));
-    if (o->max_model_len == 0)
+    e->has_max_model_len = o->max_model_len != 0;
+    if (!e->has_max_model_len)
         o->max_model_len = e->config.max_position;
     if (o->max_model_len < 1 || o->max_model_len > e->config.max_position)
         FAIL(STATUS_USAGE,
@@ -100,13 +105,18 @@ static enum status open_checkpoint(struct engine *e)
     return weights_check(&e->config, e->checkpoint);
 }
 
-static enum status open_weights(struct engine *e)
+static struct weight_loader_options loader_options(const struct engine *e)
 {
-    const struct weight_loader_options options = {
+    return (struct weight_loader_options){
         .keeps_expanded = e->options.mla_mode != MLA_ABSORB,
         .on_progress = e->options.on_progress,
         .progress_context = e->options.progress_context,
     };
+}
+
+static enum status open_weights(struct engine *e)
+{
+    const struct weight_loader_options options = loader_options(e);
     enum status status = weights_load(&e->weights, &e->weight_arena, e->device, &e->config,
                                       e->checkpoint, &e->plan, &options);
     if (status != STATUS_OK)
@@ -130,6 +140,64 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
                           e->options.mla_mode != MLA_ABSORB);
 }
 
+static void undo_cache(struct engine *e)
+{
+    latent_cache_close(&e->cache);
+}
+
+static void undo_batch(struct engine *e)
+{
+    batch_close(&e->batch);
+}
+
+/* What this rank will take, found by laying everything out without memory. */
+static enum status measure_memory(struct engine *e, struct memory_plan *plan)
+{
+    const struct weight_loader_options options = loader_options(e);
+    struct arena cache = {.name = "cache"}, work = {.name = "workspace"};
+    TRY(lay_out_cache(e, &cache));
+    undo_cache(e);
+    if (e->weights.layer == NULL)
+        TRY(weights_lay_out(&e->weights, &e->config, e->checkpoint, &e->plan, &options));
+    TRY(lay_out_work(e, &work));
+    undo_batch(e);
+    *plan = (struct memory_plan){.weights = e->weights.bytes_resident,
+                                 .workspace = (int64_t)work.used,
+                                 .cache = (int64_t)cache.used};
+    return STATUS_OK;
+}
+
+/* Without --max-model-len a sequence may reach what the model allows, or what fits in 9 tenths of the
+ * memory left. */
+static enum status fit_context(struct engine *e, struct memory_plan *plan)
+{
+    int64_t room, wanted = plan->cache, length = e->options.max_model_len;
+    TRY(memory_plan_room(&room, plan, &e->process, e->device, &e->world));
+    if (e->has_max_model_len || wanted <= room)
+        return STATUS_OK;
+    int64_t pages = (int64_t)((double)room * 0.9 / (double)wanted * (double)length) / PAGE_ROWS;
+    if (pages * PAGE_ROWS < SHORTEST_CONTEXT)
+        return STATUS_OK; /* memory_plan_check says why not */
+    e->options.max_model_len = (int)(pages * PAGE_ROWS);
+    if (e->process.rank == 0)
+        log_print(LOG_WARN,
+                  "the memory holds a context of %d tokens, the model allows %lld "
+                  "(--max-model-len)",
+                  e->options.max_model_len, (long long)length);
+    return comm_agree(&e->world, measure_memory(e, plan));
+}
+
+static enum status check_memory(struct engine *e)
+{
+    struct memory_plan plan = {0};
+    TRY(comm_agree(&e->world, measure_memory(e, &plan)));
+    TRY(fit_context(e, &plan));
+    enum status status =
+        memory_plan_check(&plan, &e->process, e->device, &e->world,
+                          "more nodes, a shorter --max-model-len or a smaller model would do");
+    return comm_agree(&e->world, status);
+}
+
 /* Runs a layout over an arena that counts, then over one of that size. */
 static enum status open_arena(struct engine *e, struct arena *arena, const char *name,
                               enum status (*lay_out)(struct engine *, struct arena *),
@@ -140,16 +208,6 @@ static enum status open_arena(struct engine *e, struct arena *arena, const char 
     undo(e);
     TRY(arena_open(arena, e->device, name, measure.used));
     return lay_out(e, arena);
-}
-
-static void undo_cache(struct engine *e)
-{
-    latent_cache_close(&e->cache);
-}
-
-static void undo_batch(struct engine *e)
-{
-    batch_close(&e->batch);
 }
 
 static enum status open_memory(struct engine *e)
@@ -178,6 +236,7 @@ static enum status open_phases(struct engine *e)
     if (e->checkpoint != NULL)
         TRY(comm_same(&e->world, "the headers and sizes of the safetensors files",
                       safetensors_hash(e->checkpoint)));
+    TRY(check_memory(e));
     TRY(comm_agree(&e->world, open_weights(e)));
     safetensors_close(e->checkpoint);
     e->checkpoint = NULL;

@@ -334,12 +334,10 @@ static enum status check_expert_types(void *context, const struct weight_item *i
     return STATUS_OK;
 }
 
-enum status weights_load(struct weights *weights, struct arena *arena,
-                         const struct device_ops *device, const struct model_config *config,
-                         const struct safetensors *checkpoint, const struct shard_plan *plan,
-                         const struct weight_loader_options *options)
+enum status weights_lay_out(struct weights *weights, const struct model_config *config,
+                            const struct safetensors *checkpoint, const struct shard_plan *plan,
+                            const struct weight_loader_options *options)
 {
-    enum status status;
     struct arena measure = {.name = "weights"};
     struct loader l = {.weights = weights,
                        .arena = &measure,
@@ -347,22 +345,35 @@ enum status weights_load(struct weights *weights, struct arena *arena,
                        .checkpoint = checkpoint,
                        .plan = plan,
                        .options = options};
-
     *weights = (struct weights){0};
     weights->layer = calloc((size_t)config->n_layers, sizeof *weights->layer);
     if (weights->layer == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for a table of %d layers", config->n_layers);
-    TRY_GOTO(status, end, weight_reader_open(&l.reader, config, checkpoint));
     for (int i = 0; i < config->n_layers; i++)
         weights->layer[i].is_moe = config->is_moe[i];
+    TRY(weights_each(config, lay_out_item, &l));
+    TRY(weights_each(config, check_expert_types, &l));
+    weights->bytes_resident = (int64_t)measure.used;
+    return STATUS_OK;
+}
+
+enum status weights_load(struct weights *weights, struct arena *arena,
+                         const struct device_ops *device, const struct model_config *config,
+                         const struct safetensors *checkpoint, const struct shard_plan *plan,
+                         const struct weight_loader_options *options)
+{
+    enum status status;
+    struct loader l = {.weights = weights,
+                       .arena = arena,
+                       .config = config,
+                       .checkpoint = checkpoint,
+                       .plan = plan,
+                       .options = options};
+    TRY(weight_reader_open(&l.reader, config, checkpoint));
     TRY_GOTO(status, end, weights_rank_bytes(config, checkpoint, plan, &l.total));
+    TRY_GOTO(status, end, arena_open(arena, device, "weights", (size_t)weights->bytes_resident));
     TRY_GOTO(status, end, weights_each(config, lay_out_item, &l));
-    TRY_GOTO(status, end, arena_open(arena, device, "weights", measure.used));
-    l.arena = arena;
-    TRY_GOTO(status, end, weights_each(config, lay_out_item, &l));
-    TRY_GOTO(status, end, weights_each(config, check_expert_types, &l));
     TRY_GOTO(status, end, weights_each(config, load_item, &l));
-    weights->bytes_resident = (int64_t)arena->used;
 end:
     weight_reader_close(&l.reader);
     return status;

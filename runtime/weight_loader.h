@@ -17,8 +17,16 @@ struct weight_loader_options {
     void *progress_context;
 };
 
-/* Fills `weights` from memory of `arena`, which is opened here with just the size needed.
- * `checkpoint` NULL: random weights (runtime/random_weights.h).
+/* The shapes and types of all weights of this rank and, in bytes_resident, what they will take; no
+ * memory for them yet.  `checkpoint` NULL: random weights (runtime/random_weights.h).
+ * Owner: caller; end with weights_close.
+ * Errors: STATUS_NO_MEMORY (of the table), STATUS_INVALID, STATUS_UNSUPPORTED (as weights_find; experts
+ * of a layer stored in different types). */
+enum status weights_lay_out(struct weights *weights, const struct model_config *config,
+                            const struct safetensors *checkpoint, const struct shard_plan *plan,
+                            const struct weight_loader_options *options);
+
+/* Fills `weights` as laid out, from memory of `arena`, which is opened here with just the size needed.
  * Owner: caller; end with weights_close, then arena_close.
  * Errors: STATUS_NO_MEMORY, STATUS_IO, STATUS_INVALID (NaN or infinity). */
 enum status weights_load(struct weights *weights, struct arena *arena,

@@ -4,11 +4,20 @@
 
 #include "kernels/core/status.h"
 #include <stddef.h>
+#include <stdint.h>
 
 struct stream; /* a queue of work; NULL on devices that run at once (the CPU) */
 
+/* Bytes that could still be allocated; INT64_MAX: no limit is known. */
+struct free_memory {
+    int64_t own;    /* by this process */
+    int64_t shared; /* by all ranks of this node together */
+};
+
 struct device_ops {
     const char *name; /* "cpu", "cuda" */
+
+    void (*free_memory)(struct free_memory *memory);
 
     /* Zeroed memory, aligned to at least 64 bytes.  Owner: caller; end with `release`.
      * Errors: STATUS_NO_MEMORY (text: bytes wanted). */

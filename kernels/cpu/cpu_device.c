@@ -1,7 +1,8 @@
 /* cpu_device.c - memory of the CPU: host memory, in huge pages where it is large. */
-#define _DEFAULT_SOURCE /* madvise */
+#define _DEFAULT_SOURCE /* madvise, MAP_ANONYMOUS */
 #include "kernels/core/arena.h"
 #include "kernels/core/device.h"
+#include "kernels/cpu/cpu_memory.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -9,18 +10,44 @@
 
 enum { HUGE_PAGE = 2 << 20 };
 
-static enum status cpu_allocate(void **data, size_t bytes)
+/* Large memory comes zeroed from the system, page by page as it is touched, on a boundary of huge
+ * pages. */
+static void *map_large(size_t bytes)
+{
+    char *memory = mmap(NULL, bytes + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return NULL;
+    size_t before = (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
+    if (before > 0)
+        (void)munmap(memory, before);
+    if (before < HUGE_PAGE)
+        (void)munmap(memory + before + bytes, HUGE_PAGE - before);
+#ifdef MADV_HUGEPAGE /* Linux: fewer page walks while weights stream; refusal does no harm */
+    (void)madvise(memory + before, bytes, MADV_HUGEPAGE);
+#endif
+    return memory + before;
+}
+
+/* Bytes as taken from the system; 0 when they cannot be counted. */
+static size_t rounded_bytes(size_t bytes)
 {
     size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : ARENA_ALIGNMENT;
     size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    void *memory = rounded < bytes ? NULL : aligned_alloc(alignment, rounded);
+    return rounded < bytes || rounded > SIZE_MAX - HUGE_PAGE ? 0 : rounded;
+}
+
+static enum status cpu_allocate(void **data, size_t bytes)
+{
+    size_t rounded = rounded_bytes(bytes);
+    void *memory = NULL;
+    if (bytes >= HUGE_PAGE && rounded > 0)
+        memory = map_large(rounded);
+    else if (rounded > 0)
+        memory = aligned_alloc(ARENA_ALIGNMENT, rounded);
     if (memory == NULL && bytes > 0)
         FAIL(STATUS_NO_MEMORY, "the system has no %zu bytes of memory left", bytes);
-#ifdef MADV_HUGEPAGE /* Linux: fewer page walks while weights stream; refusal does no harm */
-    if (alignment == HUGE_PAGE)
-        (void)madvise(memory, rounded, MADV_HUGEPAGE);
-#endif
-    if (memory != NULL)
+    if (memory != NULL && bytes < HUGE_PAGE)
         memset(memory, 0, rounded);
     *data = memory;
     return STATUS_OK;
@@ -28,8 +55,10 @@ static enum status cpu_allocate(void **data, size_t bytes)
 
 static void cpu_release(void *data, size_t bytes)
 {
-    (void)bytes;
-    free(data);
+    if (bytes >= HUGE_PAGE && data != NULL)
+        (void)munmap(data, rounded_bytes(bytes));
+    else
+        free(data);
 }
 
 static enum status cpu_copy(void *to, const void *from, size_t bytes, struct stream *stream)
@@ -48,6 +77,7 @@ static enum status cpu_synchronize(struct stream *stream)
 
 const struct device_ops cpu_device_ops = {
     .name = "cpu",
+    .free_memory = cpu_free_memory,
     .allocate = cpu_allocate,
     .release = cpu_release,
     .copy_in = cpu_copy,

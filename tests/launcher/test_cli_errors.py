@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import cli
@@ -25,6 +26,13 @@ with open(os.path.join(cli.SOURCE, "tests/golden/t3-v3/config.json")) as file:
 
 GENERATE = ["generate", "--model", MODEL, "--max-tokens", "2"]
 IDS = GENERATE + ["--prompt-ids", "1,2"]
+
+# 671 billion parameters are refused before any is made up
+HUGE = check.path("huge")
+os.mkdir(HUGE)
+shutil.copy(os.path.join(cli.SOURCE, "configs/models/deepseek-v3.json"),
+            os.path.join(HUGE, "config.json"))
+DUMMY = ["generate", "--model", HUGE, "--load-format", "dummy", "--prompt-ids", "1"]
 
 # arguments, exit code, part of the line; found before MPI starts
 USAGE = [
@@ -94,6 +102,8 @@ else:
         (["eval", "--model", MODEL, "--text-file", check.path("e", "")], 2, "none to score"),
     ]
     LOCAL.append((["detokenize", "--model", MODEL, "--text", "1,99999"], 2, "id 99999"))
+
+COMMAND.append((DUMMY, 1, "not enough memory for "))
 
 for arguments, code, text in USAGE + COMMAND + LOCAL:
     check.expect_error(arguments, code, text)

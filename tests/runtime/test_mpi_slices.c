@@ -101,8 +101,10 @@ static int load_complains(const struct model_config *config, const struct safete
     struct weights weights;
     struct arena arena = {0};
     char place[64];
-    enum status status =
-        weights_load(&weights, &arena, &cpu_device_ops, config, checkpoint, plan, &options);
+    enum status status = weights_lay_out(&weights, config, checkpoint, plan, &options);
+    if (status == STATUS_OK)
+        status =
+            weights_load(&weights, &arena, &cpu_device_ops, config, checkpoint, plan, &options);
     weights_close(&weights);
     arena_close(&arena);
     if (status == STATUS_OK)
