@@ -31,7 +31,9 @@ static void sizes_are_the_published_ones(void **state)
     } cases[] = {{"deepseek-v2-lite", 15.71, 0},
                  {"deepseek-v2", 235.74, 0},
                  {"deepseek-v3", 671.03, 11.61},
+                 {"deepseek-v3.1", 671.03, 11.61},
                  {"kimi-k2", 1026.41, 0},
+                 {"kimi-k2.5", 1026.41, 0},
                  {"glm-4.7-flash", 29.94, 0.64}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model_config config = load(cases[i].name);
@@ -464,12 +466,17 @@ static void parts_that_do_not_run_here_are_named(void **state)
 static void indexers_are_counted(void **state)
 {
     (void)state;
-    struct model_config c = load("deepseek-v3");
-    struct model_size size;
-    c.n_index_heads = 64;
-    c.index_head_dim = 128;
-    model_config_size(&c, &size);
-    assert_billions(size.parameters, 671.88);
+    static const struct {
+        const char *name;
+        double parameters;
+    } cases[] = {{"deepseek-v3.2", 671.88}, {"glm-5", 743.91}};
+    for (size_t i = 0; i < 2; i++) {
+        struct model_config c = load(cases[i].name);
+        struct model_size size;
+        model_config_size(&c, &size);
+        assert_billions(size.parameters, cases[i].parameters);
+        assert_non_null(strstr(c.unsupported, "an indexer"));
+    }
 }
 
 /* Elements of the files of one golden checkpoint, those of the MTP layers apart; its copies of
