@@ -8,28 +8,35 @@
 
 enum { MAX_PATH = 4096 };
 
+enum graph { GRAPH_OTHER, GRAPH_V2, GRAPH_V3, GRAPH_AXK1 /* V3, experts normed */ };
+
 /* The graphs known by name.  `lacks` is NULL for those that this file can read. */
 static const struct family {
     const char *architecture, *model_type;
-    int is_v3;
+    enum graph graph;
     const char *lacks;
 } families[] = {
-    {"DeepseekV2ForCausalLM", "deepseek_v2", 0, NULL},
-    {"DeepseekV3ForCausalLM", "deepseek_v3", 1, NULL},
-    {"DeepseekV3ForCausalLM", "kimi_k2", 1, NULL},
-    {"KimiK25ForConditionalGeneration", "kimi_k25", 1, NULL},
-    {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", 1, NULL},
-    {"DeepseekV32ForCausalLM", "deepseek_v32", 1, NULL}, /* refused for its indexer */
-    {"GlmMoeDsaForCausalLM", "glm_moe_dsa", 1, NULL},
-    {"DeepseekV4ForCausalLM", "deepseek_v4", 0, "compressed sparse attention (DeepSeek-V4)"},
-    {"DeepseekV41ForCausalLM", "deepseek_v41", 0, "an encoder and n-gram tables (DeepSeek-V4.1)"},
-    {"LongcatFlashForCausalLM", "longcat_flash", 0, "double layers, zero experts (LongCat-Flash)"},
-    {"KimiLinearForCausalLM", "kimi_linear", 0, "linear attention layers (Kimi-Linear)"},
-    {"Mistral4ForCausalLM", "mistral4", 0, "queries scaled by position (Mistral 4)"},
-    {"MistralLarge3ForCausalLM", "mistral_large_3", 0, "tensor names of Mistral (Large 3)"},
-    {"MiniCPM3ForCausalLM", "minicpm3", 0, "half-split RoPE, scaled residuals (MiniCPM3)"},
-    {"AXK1ForCausalLM", "axk1", 0, "a norm behind the experts (A.X-K1)"},
-    {"YoutuForCausalLM", "youtu", 0, "the graph of Youtu-LLM"},
+    {"DeepseekV2ForCausalLM", "deepseek_v2", GRAPH_V2, NULL},
+    {"DeepseekV3ForCausalLM", "deepseek_v3", GRAPH_V3, NULL},
+    {"DeepseekV3ForCausalLM", "kimi_k2", GRAPH_V3, NULL},
+    {"KimiK25ForConditionalGeneration", "kimi_k25", GRAPH_V3, NULL},
+    {"Glm4MoeLiteForCausalLM", "glm4_moe_lite", GRAPH_V3, NULL},
+    {"AXK1ForCausalLM", "axk1", GRAPH_AXK1, NULL},
+    {"YoutuForCausalLM", "youtu", GRAPH_V3, NULL},              /* dense, tied embeddings */
+    {"DeepseekV32ForCausalLM", "deepseek_v32", GRAPH_V3, NULL}, /* refused for its indexer */
+    {"GlmMoeDsaForCausalLM", "glm_moe_dsa", GRAPH_V3, NULL},
+    {"DeepseekV4ForCausalLM", "deepseek_v4", GRAPH_OTHER,
+     "compressed sparse attention (DeepSeek-V4)"},
+    {"DeepseekV41ForCausalLM", "deepseek_v41", GRAPH_OTHER,
+     "an encoder and n-gram tables (DeepSeek-V4.1)"},
+    {"LongcatFlashForCausalLM", "longcat_flash", GRAPH_OTHER,
+     "double layers, zero experts (LongCat-Flash)"},
+    {"KimiLinearForCausalLM", "kimi_linear", GRAPH_OTHER, "linear attention layers (Kimi-Linear)"},
+    {"Mistral4ForCausalLM", "mistral4", GRAPH_OTHER, "queries scaled by position (Mistral 4)"},
+    {"MistralLarge3ForCausalLM", "mistral_large_3", GRAPH_OTHER,
+     "tensor names of Mistral (Large 3)"},
+    {"MiniCPM3ForCausalLM", "minicpm3", GRAPH_OTHER,
+     "half-split RoPE, scaled residuals (MiniCPM3)"},
 };
 
 /* A vision model keeps the language model in text_config: `text` is that or the file itself. */
@@ -115,7 +122,8 @@ static enum status read_family(struct model_config *config, const struct places 
 
     const struct family *family = find_family(architecture, model_type == NULL ? "" : model_type);
     config->is_countable = family != NULL && family->lacks == NULL;
-    config->is_v3 = config->is_countable && family->is_v3;
+    config->is_v3 = config->is_countable && family->graph != GRAPH_V2;
+    config->has_expert_norm = config->is_countable && family->graph == GRAPH_AXK1;
     if (family == NULL)
         model_config_refuse(config, "the graph %.64s",
                             architecture == NULL ? model_type : architecture);

@@ -48,6 +48,7 @@ struct model_config {
     unsigned char is_moe[MODEL_MAX_LAYERS];
     struct rope_config rope;
     float epsilon;          /* rms_norm_eps, also of the latent norms */
+    int has_expert_norm;    /* u of experts is normed once more, before it is added (A.X-K1) */
     int has_attention_bias; /* q_a_proj, kv_a_proj_with_mqa, o_proj; never q_proj */
     int ties_embeddings;    /* lm_head is the embedding */
     int max_position;       /* max_position_embeddings */

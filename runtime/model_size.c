@@ -21,7 +21,9 @@ static int64_t layer_parameters(const struct model_config *c, int is_moe, int n_
         return both + 3 * c->d * c->dense_columns;
     int64_t gate = c->router.n_experts * c->d;
     int64_t bias = c->router.method == ROUTER_NOAUX_TC ? c->router.n_experts : 0;
-    return both + gate + bias + 3 * c->d * c->expert_columns * (n_experts + c->n_shared_experts);
+    int64_t norm = c->has_expert_norm ? c->d : 0;
+    return both + norm + gate + bias +
+           3 * c->d * c->expert_columns * (n_experts + c->n_shared_experts);
 }
 
 void model_config_size(const struct model_config *config, struct model_size *size)

@@ -48,5 +48,8 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
         TRY(ffn_partial(s, &shared, h, &w->ffn));
         TRY(ops->add(u, &shared, s->stream));
     }
-    return s->tp->ops->all_reduce(s->tp, u, s->stream);
+    TRY(s->tp->ops->all_reduce(s->tp, u, s->stream));
+    if (!s->model->has_expert_norm)
+        return STATUS_OK;
+    return ops->rms_norm(u, u, &w->expert_norm_gain, s->model->epsilon, s->stream); /* A.X-K1 */
 }

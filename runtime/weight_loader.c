@@ -78,6 +78,8 @@ static struct tensor *target_vector(struct loader *l, const struct weight_item *
         return &layer->mla.o_bias;
     case WEIGHT_ROUTER_BIAS:
         return &layer->router_bias;
+    case WEIGHT_EXPERT_NORM_GAIN:
+        return &layer->expert_norm_gain;
     default:
         return NULL;
     }

@@ -27,7 +27,17 @@ enum extent {
 enum scope { ONCE, EACH_LAYER, DENSE_LAYERS, MOE_LAYERS, EACH_EXPERT };
 
 /* On what its presence depends. */
-enum condition { ALWAYS, UNTIED, WITH_CQ, WITHOUT_CQ, WITH_BIAS, WITH_CQ_AND_BIAS, NOAUX, SHARED };
+enum condition {
+    ALWAYS,
+    UNTIED,
+    WITH_CQ,
+    WITHOUT_CQ,
+    WITH_BIAS,
+    WITH_CQ_AND_BIAS,
+    NOAUX,
+    SHARED,
+    WITH_EXPERT_NORM
+};
 
 static const struct row {
     enum weight_field field;
@@ -76,6 +86,8 @@ static const struct row {
         "mlp.gate.weight"},
     {WEIGHT_ROUTER_BIAS,    MOE_LAYERS,   NOAUX,            SPLIT_NONE,           X_E,        X_NONE,
         "mlp.gate.e_score_correction_bias"},
+    {WEIGHT_EXPERT_NORM_GAIN, MOE_LAYERS, WITH_EXPERT_NORM, SPLIT_NONE,           X_D,        X_NONE,
+        "post_mlp_layernorm.weight"},
     {WEIGHT_SHARED_GATE,    MOE_LAYERS,   SHARED,           SPLIT_SHARED_ROWS,    X_SHARED,   X_D,
         "mlp.shared_experts.gate_proj.weight"},
     {WEIGHT_SHARED_UP,      MOE_LAYERS,   SHARED,           SPLIT_SHARED_ROWS,    X_SHARED,   X_D,
@@ -148,6 +160,8 @@ static int holds(const struct model_config *c, enum condition condition)
         return c->router.method == ROUTER_NOAUX_TC;
     case SHARED:
         return c->n_shared_experts > 0;
+    case WITH_EXPERT_NORM:
+        return c->has_expert_norm;
     }
     return 0;
 }

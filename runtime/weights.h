@@ -48,6 +48,7 @@ enum weight_field {
     WEIGHT_DENSE_DOWN,
     WEIGHT_ROUTER,
     WEIGHT_ROUTER_BIAS,
+    WEIGHT_EXPERT_NORM_GAIN,
     WEIGHT_EXPERT_GATE,
     WEIGHT_EXPERT_UP,
     WEIGHT_EXPERT_DOWN,
@@ -148,6 +149,7 @@ struct layer_weights {
     struct ffn_weights ffn; /* the dense FFN, or the shared expert (columns 0: none) */
     struct matrix router;   /* [E, d] */
     struct tensor router_bias;
+    struct tensor expert_norm_gain; /* data NULL: none */
     struct expert_weights experts;
 };
 

@@ -58,6 +58,13 @@ def heads(n):
     return {"num_attention_heads": n, "num_key_value_heads": n}
 
 
+# keys that a model without experts does not write
+NO_EXPERTS = ("ep_size", "first_k_dense_replace", "moe_intermediate_size", "moe_layer_freq", "n_group",
+              "n_routed_experts", "n_shared_experts", "norm_topk_prob", "num_experts_per_tok",
+              "num_nextn_predict_layers", "routed_scaling_factor", "scoring_func", "topk_group",
+              "topk_method")
+
+
 def case(about, config, prompts=(3, 70), new=16, **hints):
     return {"about": about, "config": config, "prompts": list(prompts), "new": new,
             **HINTS, **hints}
@@ -219,4 +226,12 @@ CASES = {
     "t22-fused": case("experts of a layer in two 3-D tensors, three files; 5 heads, 7 experts",
                       {**V3, **SMALL, **NO_MTP, **heads(5), **experts(7, 3)},
                       fused=True, shards=3),
+    "t24-axk1": case("A.X-K1: the sum of shared and routed experts normed before it is added; "
+                     "3 heads", {**V3, **SMALL, **NO_MTP, **heads(3), "model_type": "axk1",
+                                 "architectures": ["AXK1ForCausalLM"]}),
+    "t25-youtu": case("Youtu-LLM: V3's attention, every layer dense, tied embeddings; 5 heads",
+                      {k: v for k, v in {**V3, **SMALL, **heads(5), "model_type": "youtu",
+                                         "architectures": ["YoutuForCausalLM"],
+                                         "tie_word_embeddings": True}.items()
+                       if k not in NO_EXPERTS}),
 }

@@ -22,7 +22,8 @@ import torch
 import transformers
 from compressed_tensors.compressors.pack_quantized.helpers import unpack_from_int32
 from safetensors.torch import load_file, save_file
-from transformers import DeepseekV2Config, DeepseekV3Config, Glm4MoeLiteConfig
+from transformers import AXK1Config, DeepseekV2Config, DeepseekV3Config, Glm4MoeLiteConfig
+from transformers import AXK1ForCausalLM, YoutuConfig, YoutuForCausalLM
 from transformers import DeepseekV2ForCausalLM, DeepseekV3ForCausalLM, Glm4MoeLiteForCausalLM
 from transformers.cache_utils import MtpCache
 from transformers.modeling_layers import MtpModel
@@ -33,7 +34,9 @@ from make_golden import CASES, HERE, write_json
 
 CLASSES = {"DeepseekV2ForCausalLM": (DeepseekV2Config, DeepseekV2ForCausalLM),
            "DeepseekV3ForCausalLM": (DeepseekV3Config, DeepseekV3ForCausalLM),
-           "Glm4MoeLiteForCausalLM": (Glm4MoeLiteConfig, Glm4MoeLiteForCausalLM)}
+           "Glm4MoeLiteForCausalLM": (Glm4MoeLiteConfig, Glm4MoeLiteForCausalLM),
+           "AXK1ForCausalLM": (AXK1Config, AXK1ForCausalLM),
+           "YoutuForCausalLM": (YoutuConfig, YoutuForCausalLM)}
 LIMIT = 1e-11         # adapted, float64
 
 # ---------------------------------------------------------------------------------------------

@@ -114,6 +114,8 @@ def layer_shapes(raw, c, layer):
     if not c.is_moe[layer]:
         mlp(p + "mlp", raw["intermediate_size"])
         return s
+    if c.expert_norm:
+        s[p + "post_mlp_layernorm.weight"] = (d,)
     s[p + "mlp.gate.weight"] = (c.n_experts, d)
     if c.method == "noaux_tc":
         s[p + "mlp.gate.e_score_correction_bias"] = (c.n_experts,)

@@ -157,6 +157,7 @@ def read_config(raw):
         route_scale=raw.get("routed_scaling_factor", 1.0),
         eps=raw.get("rms_norm_eps", 1e-6), tie=raw.get("tie_word_embeddings", False),
         n_mtp=raw.get("num_nextn_predict_layers") or 0,
+        expert_norm="AXK1" in (raw.get("architectures") or [""])[0],
         theta=rope.get("rope_theta", raw.get("rope_theta", 10000.0)),
         yarn=rope if rope_type == "yarn" else None)
     c.is_moe = [bool(c.n_experts) and
@@ -374,7 +375,10 @@ class Model:
         x = x + self.attention(self.norm(x, p + "input_layernorm"), layer, cache, form)
         y = self.norm(x, p + "post_attention_layernorm")
         if self.c.is_moe[layer]:
-            return x + self.moe(y, layer, diag)
+            y = self.moe(y, layer, diag)
+            if self.c.expert_norm:                        # A.X-K1: the sum is normed before it is added
+                y = self.norm(y, p + "post_mlp_layernorm")
+            return x + y
         return x + self.mlp(y, p + "mlp")
 
     def forward(self, ids, cache=None, form="expanded"):

@@ -463,6 +463,20 @@ static void parts_that_do_not_run_here_are_named(void **state)
 }
 
 /* V3.2 has V3's shapes and an indexer of 64 heads of 128: 671.88 billion are published. */
+/* A.X-K1 is Kimi-K2 with half the experts and one more norm in each layer of experts. */
+static void the_norm_behind_experts_is_counted(void **state)
+{
+    (void)state;
+    struct model_config c = load("kimi-k2");
+    struct model_size with, without;
+    c.router.n_experts = 192;
+    model_config_size(&c, &without);
+    c.has_expert_norm = 1;
+    model_config_size(&c, &with);
+    assert_billions(with.parameters, 518.98);
+    assert_int_equal(with.parameters - without.parameters, 60 * 7168);
+}
+
 static void indexers_are_counted(void **state)
 {
     (void)state;
@@ -557,6 +571,7 @@ int main(void)
         cmocka_unit_test(graphs_that_do_not_run_here_are_named),
         cmocka_unit_test(quantization_is_read_wherever_it_stands),
         cmocka_unit_test(parts_that_do_not_run_here_are_named),
+        cmocka_unit_test(the_norm_behind_experts_is_counted),
         cmocka_unit_test(indexers_are_counted),
         cmocka_unit_test(sizes_equal_the_tensors_of_golden_checkpoints),
     };
