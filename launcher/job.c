@@ -62,6 +62,10 @@ enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job
     enum status status =
         topology_bind(&topology, &job->process, job->options->numa_bind == NUMA_AUTO);
     TRY(comm_agree(&job->world, status));
+    options.n_threads =
+        (int)(job->options->threads > 0 ? job->options->threads : topology.own_cores);
+    if (options.n_threads < 1)
+        options.n_threads = 1;
     progress_begin(&progress, "loading", PROGRESS_BYTES, job_is_root(job));
     options.on_progress = show_loading;
     options.progress_context = &progress;

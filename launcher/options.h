@@ -49,7 +49,7 @@ struct options {
     int64_t tp, ep; /* 0: not given */
     int kv_cache_dtype, mla_mode, load_format, numa_bind, backend;
     int64_t max_model_len; /* 0: not given */
-    int64_t max_num_batched_tokens;
+    int64_t max_num_batched_tokens, threads;
 
     struct text_list prompt, prompt_ids, stop;
     char *prompt_file;

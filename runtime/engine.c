@@ -18,6 +18,7 @@ struct engine {
     struct process process;
     struct engine_options options; /* the lengths filled in */
     int has_max_model_len;         /* the caller gave one */
+    int has_threads;               /* the device's pool is ours */
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
@@ -39,6 +40,7 @@ struct engine_options engine_defaults(void)
 {
     return (struct engine_options){.kv_cache_dtype = DTYPE_BF16,
                                    .mla_mode = MLA_AUTO,
+                                   .n_threads = 1,
                                    .max_num_seqs = 1,
                                    .max_num_batched_tokens = 512};
 }
@@ -55,6 +57,8 @@ static void engine_free(struct engine *e)
     safetensors_close(e->checkpoint);
     comm_close(&e->tp);
     comm_close(&e->world);
+    if (e->has_threads)
+        e->device->close_threads();
     free(e->vocab_counts);
     free(e->gather_counts);
     free(e);
@@ -76,6 +80,13 @@ static enum status open_config(struct engine *e)
              o->max_model_len, e->config.max_position, o->model);
     if (o->max_num_batched_tokens > o->max_model_len)
         o->max_num_batched_tokens = o->max_model_len;
+    return STATUS_OK;
+}
+
+static enum status open_threads(struct engine *e)
+{
+    TRY(e->device->open_threads(e->options.n_threads));
+    e->has_threads = 1;
     return STATUS_OK;
 }
 
@@ -228,6 +239,7 @@ static uint64_t config_hash(const struct engine *e)
 static enum status open_phases(struct engine *e)
 {
     TRY(comm_agree(&e->world, cpu_ops_choose(&e->ops)));
+    TRY(comm_agree(&e->world, open_threads(e)));
     TRY(comm_agree(&e->world, open_config(e)));
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
     TRY(comm_agree(&e->world, open_layout(e)));

@@ -22,6 +22,7 @@ struct engine_options {
     enum dtype kv_cache_dtype; /* F32 or BF16 */
     enum mla_mode mla_mode;
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
+    int n_threads;              /* of this rank */
     int max_num_seqs;           /* sequences in a step */
     int max_num_batched_tokens; /* tokens in a step */
     int is_dummy;               /* random weights instead of the file's (--load-format dummy) */

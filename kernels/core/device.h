@@ -19,6 +19,11 @@ struct device_ops {
 
     void (*free_memory)(struct free_memory *memory);
 
+    /* Host threads for the operations of this device, the caller among them; one pool a process.
+     * Errors: STATUS_NO_MEMORY (the system refuses a thread), STATUS_INVALID (there is a pool). */
+    enum status (*open_threads)(int n_threads);
+    void (*close_threads)(void);
+
     /* Zeroed memory, aligned to at least 64 bytes.  Owner: caller; end with `release`.
      * Errors: STATUS_NO_MEMORY (text: bytes wanted). */
     enum status (*allocate)(void **data, size_t bytes);

@@ -5,6 +5,7 @@
  * them 32 at a time.
  */
 #include "kernels/cpu/attention_piece.h"
+#include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/tables.h"
 
 #include <assert.h>
@@ -54,6 +55,52 @@ static void attend(struct partial *partial, const struct queries *queries,
     }
 }
 
+/* A prompt's attention, the same for all threads. */
+struct expanded_work {
+    struct attention_state *state;
+    const struct tensor *q, *k_c, *k_r, *v, *position;
+    int64_t begin;
+    float scale;
+    int fit; /* tokens that go over the rows together */
+};
+
+/* Tokens [t, end) of one head. */
+static void attend_tokens(const struct expanded_work *work, int64_t head, int64_t t, int64_t end)
+{
+    int64_t width = work->q->dim[2], d_v = work->v->dim[2], n_rows = work->k_c->dim[0];
+    struct head_rows rows = {.k_c = work->k_c, .k_r = work->k_r, .v = work->v, .head = head};
+    struct row_source source = {.keys = copy_keys,
+                                .values = copy_values,
+                                .context = &rows,
+                                .key_width = lanes_round_up(width),
+                                .value_width = lanes_round_up(d_v)};
+    struct partial partial;
+    struct queries queries;
+    ISA(queries_begin)(&queries, width);
+    for (int64_t i = t; i < end; i++) {
+        int64_t visible = tensor_i32(work->position)[i] - work->begin + 1;
+        visible = visible < 0 ? 0 : visible > n_rows ? n_rows : visible;
+        ISA(queries_push)(&queries, tensor_f32_2(work->q, i, head), width, visible);
+    }
+    ISA(queries_end)(&queries);
+    attend(&partial, &queries, &source, work->scale);
+    for (int i = 0; i < queries.count; i++)
+        ISA(partial_store)
+    (&partial, i, source.value_width, tensor_f32_2(&work->state->o, t + i, head), d_v,
+     tensor_f32_2(&work->state->m, t + i, head), tensor_f32_2(&work->state->l, t + i, head));
+}
+
+/* Blocks of tokens of all heads in turn: later ones see more rows. */
+static void expanded_part(void *context, int thread, int n_threads)
+{
+    const struct expanded_work *work = context;
+    int64_t n_tokens = work->q->dim[0], n_heads = work->q->dim[1], n = 0;
+    for (int64_t h = 0; h < n_heads; h++)
+        for (int64_t t = 0; t < n_tokens; t += work->fit, n++)
+            if (n % n_threads == thread)
+                attend_tokens(work, h, t, t + work->fit < n_tokens ? t + work->fit : n_tokens);
+}
+
 enum status ISA(expanded_attention)(struct attention_state *state, const struct tensor *q,
                                     const struct tensor *k_c, const struct tensor *k_r,
                                     const struct tensor *v, const struct tensor *position,
@@ -62,8 +109,6 @@ enum status ISA(expanded_attention)(struct attention_state *state, const struct 
     (void)stream;
     int64_t n_tokens = q->dim[0], n_heads = q->dim[1], width = q->dim[2], d_v = state->o.dim[2];
     int64_t n_rows = k_c->dim[0];
-    struct partial partial;
-    struct queries queries;
 
     assert(q->ndim == 3 && k_c->ndim == 3 && k_r->ndim == 2 && v->ndim == 3);
     assert(k_c->dim[2] + k_r->dim[1] == width && v->dim[2] == d_v && k_c->dim[1] == n_heads);
@@ -74,28 +119,15 @@ enum status ISA(expanded_attention)(struct attention_state *state, const struct 
         FAIL(STATUS_UNSUPPORTED, "a key has %lld numbers, this build takes up to %d",
              (long long)width, ROW_WIDTH_MAX);
 
-    int fit = ISA(queries_that_fit)(width, d_v);
-    for (int64_t h = 0; h < n_heads; h++) {
-        struct head_rows rows = {.k_c = k_c, .k_r = k_r, .v = v, .head = h};
-        struct row_source source = {.keys = copy_keys,
-                                    .values = copy_values,
-                                    .context = &rows,
-                                    .key_width = lanes_round_up(width),
-                                    .value_width = lanes_round_up(d_v)};
-        for (int64_t t = 0; t < n_tokens; t += fit) {
-            ISA(queries_begin)(&queries, width);
-            for (int64_t i = t; i < n_tokens && i < t + fit; i++) {
-                int64_t visible = tensor_i32(position)[i] - begin + 1;
-                visible = visible < 0 ? 0 : visible > n_rows ? n_rows : visible;
-                ISA(queries_push)(&queries, tensor_f32_2(q, i, h), width, visible);
-            }
-            ISA(queries_end)(&queries);
-            attend(&partial, &queries, &source, scale);
-            for (int i = 0; i < queries.count; i++)
-                ISA(partial_store)
-            (&partial, i, source.value_width, tensor_f32_2(&state->o, t + i, h), d_v,
-             tensor_f32_2(&state->m, t + i, h), tensor_f32_2(&state->l, t + i, h));
-        }
-    }
+    struct expanded_work work = {.state = state,
+                                 .q = q,
+                                 .k_c = k_c,
+                                 .k_r = k_r,
+                                 .v = v,
+                                 .position = position,
+                                 .begin = begin,
+                                 .scale = scale,
+                                 .fit = ISA(queries_that_fit)(width, d_v)};
+    cpu_threads_run(expanded_part, &work);
     return STATUS_OK;
 }

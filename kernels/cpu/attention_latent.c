@@ -7,6 +7,7 @@
  * holds (negative in the table) adds nothing.
  */
 #include "kernels/cpu/attention_piece.h"
+#include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/pages.h"
 #include "kernels/cpu/tables.h"
 
@@ -68,11 +69,62 @@ static void attend_unit(struct partial *partial, const struct queries *queries,
     }
 }
 
+/* A step's attention, the same for all threads. */
+struct latent_work {
+    struct attention_state *state;
+    const struct tensor *q;
+    const struct page_view *pages;
+    float scale;
+    int fit; /* queries that go over the rows together */
+    struct partial
+        *unit; /* [UNITS] shared, in the order of `order`; NULL: blocks are split instead */
+};
+
+/* Visited so that each unit meets its partner at once. */
+static const int order[UNITS] = {0, 4, 2, 6, 1, 5, 3, 7};
+
+/* The pairs (token, head) of the block that begins at pair `begin`: as many as fit from tokens of one
+ * sequence. */
+static int64_t block_end(const struct latent_work *work, int64_t begin)
+{
+    int64_t n_heads = work->q->dim[1], pairs = work->q->dim[0] * n_heads, end = begin;
+    const int32_t *seq_of = tensor_i32(&work->pages->seq_of);
+    while (end < pairs && end < begin + work->fit &&
+           seq_of[end / n_heads] == seq_of[begin / n_heads])
+        end++;
+    return end;
+}
+
+static void load_queries(struct queries *queries, const struct latent_work *work, int64_t begin,
+                         int64_t end)
+{
+    const int32_t *position = tensor_i32(&work->pages->position);
+    int64_t n_heads = work->q->dim[1], width = work->q->dim[2];
+    ISA(queries_begin)(queries, width);
+    for (int64_t i = begin; i < end; i++)
+        ISA(queries_push)
+    (queries, tensor_f32_2(work->q, i / n_heads, i % n_heads), width,
+     (int64_t)position[i / n_heads] + 1);
+    ISA(queries_end)(queries);
+}
+
+/* Queries [first, end) of a block whose result is `partial`, to where they belong. */
+static void store_queries(const struct latent_work *work, const struct partial *partial,
+                          int64_t block, int first, int end)
+{
+    int64_t n_heads = work->q->dim[1], d_c = work->state->o.dim[2];
+    for (int i = first; i < end; i++) {
+        int64_t t = (block + i) / n_heads, h = (block + i) % n_heads;
+        ISA(partial_store)
+        (partial, i, lanes_round_up(d_c), tensor_f32_2(&work->state->o, t, h), d_c,
+         tensor_f32_2(&work->state->m, t, h), tensor_f32_2(&work->state->l, t, h));
+    }
+}
+
 /* level[0] = all units, met along the tree of ops.h. */
 static void attend(struct partial *level, const struct queries *queries,
                    const struct row_source *source, float scale)
 {
-    static const int order[UNITS] = {0, 4, 2, 6, 1, 5, 3, 7};
     int depth = 0;
     for (int i = 0; i < UNITS; i++) {
         attend_unit(&level[depth++], queries, source, order[i], scale);
@@ -84,49 +136,80 @@ static void attend(struct partial *level, const struct queries *queries,
     }
 }
 
+/* One block by all threads: units first, then, each for some of the queries, the tree. */
+static void attend_together(const struct latent_work *work, const struct queries *queries,
+                            const struct row_source *source, int64_t block, int thread,
+                            int n_threads)
+{
+    int64_t begin, end, width = source->value_width;
+    thread_part(UNITS, thread, n_threads, &begin, &end);
+    for (int64_t i = begin; i < end; i++)
+        attend_unit(&work->unit[i], queries, source, order[i], work->scale);
+    cpu_threads_meet();
+    thread_part(queries->count, thread, n_threads, &begin, &end);
+    for (int step = 1; step < UNITS; step *= 2)
+        for (int u = 0; u < UNITS; u += 2 * step)
+            for (int64_t i = begin; i < end; i++) {
+                struct partial *a = &work->unit[u], *b = &work->unit[u + step];
+                ISA(merge_one)
+                (a->o + i * width, &a->m[i], &a->l[i], b->o + i * width, b->m[i], b->l[i], width);
+            }
+    store_queries(work, &work->unit[0], block, (int)begin, (int)end);
+    cpu_threads_meet();
+}
+
+static void latent_part(void *context, int thread, int n_threads)
+{
+    const struct latent_work *work = context;
+    int64_t n_heads = work->q->dim[1], pairs = work->q->dim[0] * n_heads;
+    struct partial level[LEVELS];
+    struct queries queries;
+    int64_t n = 0;
+    for (int64_t begin = 0, end; begin < pairs; begin = end, n++) {
+        end = block_end(work, begin);
+        if (work->unit == NULL && n % n_threads != thread)
+            continue; /* in turn: later blocks of a prompt see more rows */
+        struct sequence_rows rows = {.pages = work->pages,
+                                     .seq = tensor_i32(&work->pages->seq_of)[begin / n_heads],
+                                     .numbers = work->q->dim[2]};
+        struct row_source source = {.keys = widen_rows,
+                                    .values = widen_rows,
+                                    .context = &rows,
+                                    .key_width = lanes_round_up(work->q->dim[2]),
+                                    .value_width = lanes_round_up(work->state->o.dim[2])};
+        load_queries(&queries, work, begin, end);
+        if (work->unit != NULL) {
+            attend_together(work, &queries, &source, begin, thread, n_threads);
+            continue;
+        }
+        attend(level, &queries, &source, work->scale);
+        store_queries(work, &level[0], begin, 0, queries.count);
+    }
+}
+
 enum status ISA(latent_attention)(struct attention_state *state, const struct tensor *q,
                                   const struct page_view *pages, float scale, struct stream *stream)
 {
     (void)stream;
-    int64_t n_tokens = q->dim[0], n_heads = q->dim[1], width = q->dim[2], d_c = state->o.dim[2];
-    const int32_t *seq_of = tensor_i32(&pages->seq_of), *position = tensor_i32(&pages->position);
-    struct partial level[LEVELS];
-    struct queries queries;
+    int64_t pairs = q->dim[0] * q->dim[1], width = q->dim[2], d_c = state->o.dim[2], n_blocks = 0;
+    struct partial unit[UNITS];
 
-    assert(q->ndim == 3 && state->o.ndim == 3 && state->o.dim[0] == n_tokens);
-    assert(state->o.dim[1] == n_heads && pages->rows.dim[2] == width && d_c <= width);
-    if (n_tokens * n_heads == 0)
+    assert(q->ndim == 3 && state->o.ndim == 3 && state->o.dim[0] == q->dim[0]);
+    assert(state->o.dim[1] == q->dim[1] && pages->rows.dim[2] == width && d_c <= width);
+    if (pairs == 0)
         return STATUS_OK;
     if (lanes_round_up(width) > ROW_WIDTH_MAX)
         FAIL(STATUS_UNSUPPORTED, "a cached row has %lld numbers, this build takes up to %d",
              (long long)width, ROW_WIDTH_MAX);
-
-    /* Pairs (token, head), as many as fit from tokens of one sequence, go together. */
-    int fit = ISA(queries_that_fit)(width, d_c);
-    for (int64_t i = 0, next; i < n_tokens * n_heads; i = next) {
-        int32_t seq = seq_of[i / n_heads];
-        ISA(queries_begin)(&queries, width);
-        for (next = i; next < n_tokens * n_heads && queries.count < fit; next++) {
-            int64_t t = next / n_heads;
-            if (seq_of[t] != seq)
-                break;
-            ISA(queries_push)
-            (&queries, tensor_f32_2(q, t, next % n_heads), width, (int64_t)position[t] + 1);
-        }
-        ISA(queries_end)(&queries);
-        struct sequence_rows rows = {.pages = pages, .seq = seq, .numbers = width};
-        struct row_source source = {.keys = widen_rows,
-                                    .values = widen_rows,
-                                    .context = &rows,
-                                    .key_width = lanes_round_up(width),
-                                    .value_width = lanes_round_up(d_c)};
-        attend(level, &queries, &source, scale);
-        for (int64_t k = i; k < next; k++)
-            ISA(partial_store)
-        (&level[0], (int)(k - i), source.value_width,
-         tensor_f32_2(&state->o, k / n_heads, k % n_heads), d_c,
-         tensor_f32_2(&state->m, k / n_heads, k % n_heads),
-         tensor_f32_2(&state->l, k / n_heads, k % n_heads));
-    }
+    struct latent_work work = {.state = state,
+                               .q = q,
+                               .pages = pages,
+                               .scale = scale,
+                               .fit = ISA(queries_that_fit)(width, d_c)};
+    for (int64_t begin = 0; begin < pairs; begin = block_end(&work, begin))
+        n_blocks++;
+    if (n_blocks < 2 * cpu_threads_count())
+        work.unit = unit;
+    cpu_threads_run(latent_part, &work);
     return STATUS_OK;
 }

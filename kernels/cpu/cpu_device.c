@@ -3,6 +3,7 @@
 #include "kernels/core/arena.h"
 #include "kernels/core/device.h"
 #include "kernels/cpu/cpu_memory.h"
+#include "kernels/cpu/cpu_threads.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +79,8 @@ static enum status cpu_synchronize(struct stream *stream)
 const struct device_ops cpu_device_ops = {
     .name = "cpu",
     .free_memory = cpu_free_memory,
+    .open_threads = cpu_threads_open,
+    .close_threads = cpu_threads_close,
     .allocate = cpu_allocate,
     .release = cpu_release,
     .copy_in = cpu_copy,

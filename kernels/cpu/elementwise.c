@@ -1,5 +1,6 @@
 /* elementwise.c - operations whose outputs each depend on one place of the input. */
 #include "kernels/cpu/math.h"
+#include "kernels/cpu/product.h"
 #include "kernels/cpu/tables.h"
 
 #include <assert.h>
@@ -46,7 +47,7 @@ enum status ISA(add_bias)(struct tensor *x, const struct tensor *bias, struct st
     return STATUS_OK;
 }
 
-static void swiglu_row(float *y, const float *gate, const float *up, int64_t n)
+void ISA(swiglu_row)(float *y, const float *gate, const float *up, int64_t n)
 {
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -65,6 +66,6 @@ enum status ISA(swiglu)(struct tensor *y, const struct tensor *gate, const struc
     assert(y->ndim == 2 && y->dim[0] == gate->dim[0] && y->dim[0] == up->dim[0]);
     assert(y->dim[1] == gate->dim[1] && y->dim[1] == up->dim[1]);
     for (int64_t t = 0; t < y->dim[0] && y->dim[1] > 0; t++)
-        swiglu_row(tensor_f32(y, t), tensor_f32(gate, t), tensor_f32(up, t), y->dim[1]);
+        ISA(swiglu_row)(tensor_f32(y, t), tensor_f32(gate, t), tensor_f32(up, t), y->dim[1]);
     return STATUS_OK;
 }

@@ -5,10 +5,13 @@
  * ids: within a unit one chain of fused multiply-adds in ascending id, then the
  * tree of matrix.h, which goes on between ranks.
  *
- * Tokens go in tiles of 512 and the rows of an expert in batches of 96, which
- * bounds the scratch memory for prompts of any length.
+ * A tile of 512 tokens is one parallel region.  Threads share the columns of every
+ * expert in the first half and the outputs in the second, so each number has
+ * one thread and one order whatever their count.  Tiles, rounds and batches bound
+ * the scratch memory for prompts of any length.
  */
 #include "kernels/core/arena.h"
+#include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/tables.h"
 
@@ -16,8 +19,9 @@
 
 enum {
     TOKEN_TILE = 512,
-    ROW_BATCH = 96, /* the rows that a strip of gemm.c takes at once */
-    LEVELS = 4      /* unit sums waiting for their partner in a tree of 8 */
+    BATCH = 96,       /* rows of an expert at once: those that a strip of gemm.c takes */
+    ROUND_ROWS = 192, /* rows of a round, of one expert or of many */
+    LEVELS = 4        /* unit sums waiting for their partner in a tree of 8 */
 };
 
 /* The scratch memory of one tile. */
@@ -25,8 +29,26 @@ struct scratch {
     int32_t *begin;       /* [local experts + 1]: first pair of each */
     int32_t *pair;        /* [tokens x K]: token x K + choice, by expert, then by token */
     float *level[LEVELS]; /* [tokens, d]: sums of units */
-    float *x, *y;         /* [batch, d] */
-    float *gate, *up;     /* [batch, columns] */
+    float *x, *y;         /* [round, d] */
+    float *gate, *up;     /* [round, columns] */
+};
+
+/* Some rows of one expert. */
+struct batch {
+    int expert;     /* local */
+    int32_t pair;   /* its first pair */
+    int32_t n_rows; /* 1 .. BATCH */
+    int64_t at;     /* its first row in the round's buffers */
+};
+
+/* Batches that go through the two halves of the experts together: with few tokens all of them, so that
+ * threads meet once, not once for each expert. */
+struct round {
+    struct batch batch[ROUND_ROWS];
+    int n_batches, gathers;
+    int64_t n_rows;
+    int next_expert;
+    int32_t next_pair;
 };
 
 static int64_t min_64(int64_t a, int64_t b)
@@ -34,12 +56,18 @@ static int64_t min_64(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* Rows that the buffers of a round hold. */
+static int64_t round_rows(int64_t tokens, int n_chosen)
+{
+    return min_64(tokens * n_chosen, ROUND_ROWS);
+}
+
 /* Lays the scratch memory out for `tokens` <= TOKEN_TILE; with base NULL it only counts.  The order
  * is by growing size so that fewer tokens never need more. */
 static size_t lay_out(struct scratch *s, void *base, int64_t tokens, const struct expert_weights *w,
                       int n_chosen)
 {
-    int64_t d = w->gate.k, columns = w->gate.n, batch = min_64(tokens, ROW_BATCH);
+    int64_t d = w->gate.k, columns = w->gate.n, rows = round_rows(tokens, n_chosen);
     struct {
         void *target;
         size_t bytes;
@@ -50,10 +78,10 @@ static size_t lay_out(struct scratch *s, void *base, int64_t tokens, const struc
         {&s->level[1], (size_t)(tokens * d) * sizeof(float)},
         {&s->level[2], (size_t)(tokens * d) * sizeof(float)},
         {&s->level[3], (size_t)(tokens * d) * sizeof(float)},
-        {&s->x, (size_t)(batch * d) * sizeof(float)},
-        {&s->y, (size_t)(batch * d) * sizeof(float)},
-        {&s->gate, (size_t)(batch * columns) * sizeof(float)},
-        {&s->up, (size_t)(batch * columns) * sizeof(float)},
+        {&s->x, (size_t)(rows * d) * sizeof(float)},
+        {&s->y, (size_t)(rows * d) * sizeof(float)},
+        {&s->gate, (size_t)(rows * columns) * sizeof(float)},
+        {&s->up, (size_t)(rows * columns) * sizeof(float)},
     };
     size_t used = 0;
     for (size_t i = 0; i < sizeof part / sizeof part[0]; i++) {
@@ -95,80 +123,206 @@ static void sort_pairs(struct scratch *s, const struct tensor *ids, const struct
     s->begin[0] = 0;
 }
 
-/* s->y[rows, d] = expert `e` of s->x[rows, d] */
-static enum status apply_expert(struct scratch *s, const struct expert_weights *w, int e,
-                                int64_t rows)
+/* One tile of tokens: the same for all threads. */
+struct tile {
+    struct tensor *u;
+    const struct tensor *x, *weights;
+    const struct expert_weights *w;
+    struct scratch s;
+};
+
+/* One thread's share of it. */
+struct share {
+    const struct tile *tile;
+    int thread, n_threads;
+    int64_t d_begin, d_end;       /* blocks of the d outputs: all of its sums stay in them */
+    int64_t begin, end;           /* the same in numbers */
+    int64_t gate_begin, gate_end; /* blocks of an expert's columns */
+    struct round round;
+    int unit, depth, has[LEVELS]; /* where it is in the tree of units */
+};
+
+/* The next batches, in order of experts.  The same on every thread. */
+static void round_next(struct round *round, const struct scratch *s, int count, int64_t capacity)
 {
-    int64_t d = w->gate.k, columns = w->gate.n;
-    struct matrix gate = matrix_at(&w->gate, e), up = matrix_at(&w->up, e);
-    struct matrix down = matrix_at(&w->down, e);
-    struct tensor g = tensor_2d(s->gate, DTYPE_F32, rows, columns);
-    struct tensor u = tensor_2d(s->up, DTYPE_F32, rows, columns);
-    ISA(product)(s->gate, columns, s->x, d, rows, &gate);
-    ISA(product)(s->up, columns, s->x, d, rows, &up);
-    TRY(ISA(swiglu)(&g, &g, &u, NULL));
-    ISA(product)(s->y, d, s->gate, columns, rows, &down);
-    return STATUS_OK;
+    round->n_batches = 0;
+    round->n_rows = 0;
+    round->gathers = 0;
+    while (round->next_expert < count && round->n_rows < capacity) {
+        int32_t left = s->begin[round->next_expert + 1] - round->next_pair;
+        int32_t n = (int32_t)min_64(left, min_64(BATCH, capacity - round->n_rows));
+        if (left == 0) {
+            round->next_expert++;
+            continue;
+        }
+        round->batch[round->n_batches++] = (struct batch){.expert = round->next_expert,
+                                                          .pair = round->next_pair,
+                                                          .n_rows = n,
+                                                          .at = round->n_rows};
+        round->gathers |= n > 1;
+        round->n_rows += n;
+        round->next_pair += n;
+    }
 }
 
-/* sum[tokens, d] += the weighted results of expert `e` */
-static enum status add_expert(float *sum, struct scratch *s, const struct tensor *x,
-                              const struct tensor *weights, const struct expert_weights *w, int e)
+static const float *pair_row(const struct tile *tile, int32_t pair)
 {
-    int64_t d = w->gate.k;
-    int32_t n_chosen = (int32_t)weights->dim[1];
-    for (int64_t at = s->begin[e]; at < s->begin[e + 1]; at += ROW_BATCH) {
-        int64_t rows = min_64(s->begin[e + 1] - at, min_64(x->dim[0], ROW_BATCH));
-        const int32_t *pair = s->pair + at;
-        for (int64_t r = 0; r < rows; r++)
-            memcpy(s->x + r * d, tensor_f32(x, pair[r] / n_chosen), (size_t)d * sizeof *s->x);
-        TRY(apply_expert(s, w, e, rows));
-        for (int64_t r = 0; r < rows; r++) {
-            float weight = *tensor_f32_2(weights, pair[r] / n_chosen, pair[r] % n_chosen);
-            float *to = sum + pair[r] / n_chosen * d;
-            const float *from = s->y + r * d;
-            for (int64_t i = 0; i < d; i++)
+    return tensor_f32(tile->x, pair / (int32_t)tile->weights->dim[1]);
+}
+
+/* s->x = the rows of the round, next to each other */
+static void gather(const struct share *share)
+{
+    const struct tile *tile = share->tile;
+    int64_t d = tile->w->gate.k, begin, end;
+    thread_part(share->round.n_rows, share->thread, share->n_threads, &begin, &end);
+    for (int b = 0; b < share->round.n_batches; b++) {
+        const struct batch *batch = &share->round.batch[b];
+        for (int64_t r = 0; r < batch->n_rows; r++) {
+            int64_t at = batch->at + r;
+            if (at >= begin && at < end)
+                memcpy(tile->s.x + at * d, pair_row(tile, tile->s.pair[batch->pair + r]),
+                       (size_t)d * sizeof(float));
+        }
+    }
+}
+
+/* s->gate = silu(gate x) * up x, this thread's columns */
+static void first_half(const struct share *share)
+{
+    const struct tile *tile = share->tile;
+    const struct expert_weights *w = tile->w;
+    int64_t d = w->gate.k, columns = w->gate.n;
+    int64_t begin = share->gate_begin * MATRIX_BLOCK;
+    int64_t n = min_64(share->gate_end * MATRIX_BLOCK, columns) - begin;
+    for (int b = 0; b < share->round.n_batches && n > 0; b++) {
+        const struct batch *batch = &share->round.batch[b];
+        const float *x = share->round.gathers ? tile->s.x + batch->at * d
+                                              : pair_row(tile, tile->s.pair[batch->pair]);
+        struct matrix gate = matrix_at(&w->gate, batch->expert);
+        struct matrix up = matrix_at(&w->up, batch->expert);
+        float *g = tile->s.gate + batch->at * columns, *u = tile->s.up + batch->at * columns;
+        ISA(product)
+        (g, columns, x, d, batch->n_rows, &gate, share->gate_begin, share->gate_end);
+        ISA(product)(u, columns, x, d, batch->n_rows, &up, share->gate_begin, share->gate_end);
+        for (int64_t r = 0; r < batch->n_rows; r++)
+            ISA(swiglu_row)
+        (g + r * columns + begin, g + r * columns + begin, u + r * columns + begin, n);
+    }
+}
+
+/* This thread's numbers of level `a` of the tree = itself + level b. */
+static void meet_levels(const struct share *share, int a, int b)
+{
+    const struct tile *tile = share->tile;
+    int64_t d = tile->w->gate.k, n = share->end - share->begin;
+    for (int64_t t = 0; t < tile->x->dim[0]; t++) {
+        float *to = tile->s.level[a] + t * d + share->begin;
+        const float *from = tile->s.level[b] + t * d + share->begin;
+        if (!share->has[a])
+            memcpy(to, from, (size_t)n * sizeof *to);
+        for (int64_t i = 0; i < n && share->has[a]; i++)
+            to[i] += from[i];
+    }
+}
+
+/* Ends units until `unit` is the one that sums go to. */
+static void end_units_before(struct share *share, int unit)
+{
+    for (; share->unit < unit; share->unit++) {
+        share->depth++;
+        for (int done = share->unit + 1; done % 2 == 0; done /= 2) {
+            int b = --share->depth, a = b - 1;
+            if (share->has[b])
+                meet_levels(share, a, b);
+            share->has[a] |= share->has[b];
+        }
+        if (share->depth < LEVELS)
+            share->has[share->depth] = 0;
+    }
+}
+
+/* The unit of an expert. */
+static int unit_of(const struct expert_weights *w, int expert)
+{
+    int unit = 0;
+    while (unit_begin(unit + 1, w->n_experts) <= w->first + expert)
+        unit++;
+    return unit;
+}
+
+/* sum += weight * down s->gate, this thread's numbers, in the order of experts */
+static void second_half(struct share *share)
+{
+    const struct tile *tile = share->tile;
+    const struct scratch *s = &tile->s;
+    int64_t d = tile->w->gate.k, columns = tile->w->gate.n, n = share->end - share->begin;
+    int32_t n_chosen = (int32_t)tile->weights->dim[1];
+    for (int b = 0; b < share->round.n_batches; b++) {
+        const struct batch *batch = &share->round.batch[b];
+        struct matrix down = matrix_at(&tile->w->down, batch->expert);
+        float *y = s->y + batch->at * d;
+        end_units_before(share, unit_of(tile->w, batch->expert));
+        float *sum = s->level[share->depth];
+        if (!share->has[share->depth])
+            for (int64_t t = 0; t < tile->x->dim[0]; t++)
+                memset(sum + t * d + share->begin, 0, (size_t)n * sizeof *sum);
+        share->has[share->depth] = 1;
+        ISA(product)
+        (y, d, s->gate + batch->at * columns, columns, batch->n_rows, &down, share->d_begin,
+         share->d_end);
+        for (int64_t r = 0; r < batch->n_rows; r++) {
+            int32_t pair = s->pair[batch->pair + r];
+            float weight = *tensor_f32_2(tile->weights, pair / n_chosen, pair % n_chosen);
+            float *to = sum + pair / n_chosen * d + share->begin;
+            const float *from = y + r * d + share->begin;
+            for (int64_t i = 0; i < n; i++)
                 to[i] = fmaf(weight, from[i], to[i]);
         }
     }
-    return STATUS_OK;
 }
 
-/* One tile: u[tokens, d] = the units of the local experts, met along the tree. */
-static enum status apply_tile(struct tensor *u, const struct tensor *x, const struct tensor *ids,
-                              const struct tensor *weights, const struct expert_weights *w,
-                              struct scratch *s)
+static void store_sum(struct share *share)
 {
-    int64_t d = x->dim[1], count = x->dim[0] * d;
-    int has[LEVELS], depth = 0;
-
-    sort_pairs(s, ids, w);
-    for (int unit = 0; unit < UNITS; unit++) {
-        float *sum = s->level[depth];
-        int64_t first = unit_begin(unit, w->n_experts) - w->first;
-        int64_t end = min_64(unit_begin(unit + 1, w->n_experts) - w->first, w->gate.count);
-        first = first < 0 ? 0 : first;
-        has[depth] = first < end && s->begin[first] < s->begin[end];
-        if (has[depth])
-            memset(sum, 0, (size_t)count * sizeof *sum);
-        for (int64_t e = first; e < end; e++)
-            TRY(add_expert(sum, s, x, weights, w, (int)e));
-        depth++;
-        for (int done = unit + 1; done % 2 == 0; done /= 2) {
-            float *a = s->level[--depth - 1];
-            const float *b = s->level[depth];
-            for (int64_t i = 0; i < count && has[depth]; i++)
-                a[i] = has[depth - 1] ? a[i] + b[i] : b[i];
-            has[depth - 1] |= has[depth];
-        }
-    }
-    for (int64_t t = 0; t < x->dim[0]; t++) {
-        if (has[0])
-            memcpy(tensor_f32(u, t), s->level[0] + t * d, (size_t)d * sizeof(float));
+    const struct tile *tile = share->tile;
+    int64_t d = tile->w->gate.k;
+    size_t bytes = (size_t)(share->end - share->begin) * sizeof(float);
+    end_units_before(share, UNITS);
+    for (int64_t t = 0; t < tile->x->dim[0]; t++) {
+        float *to = tensor_f32(tile->u, t) + share->begin;
+        if (share->has[0])
+            memcpy(to, tile->s.level[0] + t * d + share->begin, bytes);
         else
-            memset(tensor_f32(u, t), 0, (size_t)d * sizeof(float));
+            memset(to, 0, bytes);
     }
-    return STATUS_OK;
+}
+
+/* What every thread does with a tile.  A round's buffers are written again only after all threads have
+ * read them: they meet before the first half of the next round. */
+static void tile_part(void *context, int thread, int n_threads)
+{
+    const struct tile *tile = context;
+    const struct expert_weights *w = tile->w;
+    struct share share = {.tile = tile, .thread = thread, .n_threads = n_threads};
+    int64_t capacity = round_rows(tile->x->dim[0], (int)tile->weights->dim[1]);
+    thread_part(matrix_blocks(&w->down), thread, n_threads, &share.d_begin, &share.d_end);
+    thread_part(matrix_blocks(&w->gate), thread, n_threads, &share.gate_begin, &share.gate_end);
+    share.begin = min_64(share.d_begin * MATRIX_BLOCK, w->gate.k);
+    share.end = min_64(share.d_end * MATRIX_BLOCK, w->gate.k);
+    for (;;) {
+        round_next(&share.round, &tile->s, w->gate.count, capacity);
+        if (share.round.n_batches == 0)
+            break;
+        if (share.round.gathers) {
+            gather(&share);
+            cpu_threads_meet();
+        }
+        first_half(&share);
+        cpu_threads_meet();
+        second_half(&share);
+        cpu_threads_meet();
+    }
+    store_sum(&share);
 }
 
 enum status ISA(experts)(struct tensor *u, const struct tensor *x, const struct tensor *ids,
@@ -191,9 +345,10 @@ enum status ISA(experts)(struct tensor *u, const struct tensor *x, const struct 
         int64_t end = min_64(n_tokens, t + TOKEN_TILE);
         struct tensor ut = tensor_rows(u, t, end), xt = tensor_rows(x, t, end);
         struct tensor it = tensor_rows(ids, t, end), wt = tensor_rows(weights, t, end);
-        struct scratch s;
-        lay_out(&s, scratch, end - t, w, (int)ids->dim[1]);
-        TRY(apply_tile(&ut, &xt, &it, &wt, w, &s));
+        struct tile tile = {.u = &ut, .x = &xt, .weights = &wt, .w = w};
+        lay_out(&tile.s, scratch, end - t, w, (int)ids->dim[1]);
+        sort_pairs(&tile.s, &it, w);
+        cpu_threads_run(tile_part, &tile);
     }
     return STATUS_OK;
 }

@@ -12,6 +12,7 @@
  * Quantized weights are multiplied by their scale when they are widened.  A run
  * is a stretch of columns with the same scales.
  */
+#include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/tables.h"
 
@@ -331,46 +332,75 @@ static struct strip strip_of(const struct matrix *w, int64_t first, int n_blocks
     return strip;
 }
 
-/* y[rows][columns of the strip that begins at output `row` of w] */
+/* y[rows][outputs of `n_blocks` blocks of w from `block` on] */
 static void strip_product(float *y, int64_t y_stride, const float *x, int64_t x_stride, int rows,
-                          const struct matrix *w, int64_t row)
+                          const struct matrix *w, int64_t block, int n_blocks)
 {
     _Alignas(64) float level[LEVELS][STRIP_ROWS * STRIP];
-    int64_t width = w->n - row < STRIP ? w->n - row : STRIP;
-    int64_t last = (width - 1) / MATRIX_BLOCK;
-    struct strip strip = strip_of(w, row / MATRIX_BLOCK, (int)last + 1);
+    int64_t row = block * MATRIX_BLOCK, width = (int64_t)n_blocks * MATRIX_BLOCK;
+    struct strip strip = strip_of(w, block, n_blocks);
 
-    if (width == STRIP && w->units.begin[1] == w->k) {
-        unit_sums(y, y_stride, x, x_stride, rows, &strip, 0, w->k);
+    if (n_blocks == STRIP_BLOCKS && row + width <= w->n && w->units.begin[1] == w->k) {
+        unit_sums(y + row, y_stride, x, x_stride, rows, &strip, 0, w->k);
         return;
     }
     const float *sums = tree_sums(level, x, x_stride, rows, &strip, &w->units);
+    width = w->n - row < width ? w->n - row : width;
     for (int r = 0; r < rows; r++)
-        memcpy(y + r * y_stride, sums + r * STRIP, (size_t)width * sizeof *y);
+        memcpy(y + r * y_stride + row, sums + r * STRIP, (size_t)width * sizeof *y);
+}
+
+static void zero_outputs(float *y, int64_t y_stride, int64_t rows, const struct matrix *w,
+                         int64_t begin, int64_t end)
+{
+    int64_t first = begin * MATRIX_BLOCK, last = end * MATRIX_BLOCK;
+    last = last < w->n ? last : w->n;
+    for (int64_t r = 0; r < rows && first < last; r++)
+        memset(y + r * y_stride + first, 0, (size_t)(last - first) * sizeof *y);
 }
 
 void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
-                  const struct matrix *w)
+                  const struct matrix *w, int64_t begin, int64_t end)
 {
-    for (int64_t r = 0; r < rows && w->k == 0; r++)
-        memset(y + r * y_stride, 0, (size_t)w->n * sizeof *y);
-    for (int64_t r = 0; r < rows && w->k > 0; r += STRIP_ROWS) {
+    if (w->k == 0) {
+        zero_outputs(y, y_stride, rows, w, begin, end);
+        return;
+    }
+    for (int64_t r = 0; r < rows; r += STRIP_ROWS) {
         int n_rows = (int)(rows - r < STRIP_ROWS ? rows - r : STRIP_ROWS);
-        for (int64_t row = 0; row < w->n; row += STRIP)
-            strip_product(y + r * y_stride + row, y_stride, x + r * x_stride, x_stride, n_rows, w,
-                          row);
+        for (int64_t block = begin; block < end; block += STRIP_BLOCKS) {
+            int n_blocks = (int)(end - block < STRIP_BLOCKS ? end - block : STRIP_BLOCKS);
+            strip_product(y + r * y_stride, y_stride, x + r * x_stride, x_stride, n_rows, w, block,
+                          n_blocks);
+        }
     }
 }
 
-enum status ISA(gemm)(struct tensor *y, const struct tensor *x, const struct matrix *w,
-                      struct stream *stream)
+/* y[T, H, n] = x[T, H or 1, k] . w_h: the blocks of all heads, one after another, are split over
+ * threads. */
+struct gemm_work {
+    struct tensor *y;
+    const struct tensor *x;
+    const struct matrix *w;
+};
+
+static void gemm_part(void *context, int thread, int n_threads)
 {
-    (void)stream;
-    assert(y->ndim == 2 && x->ndim == 2 && w->count == 1);
-    assert(y->dim[0] == x->dim[0] && y->dim[1] == w->n && x->dim[1] == w->k);
-    if (y->dim[0] > 0 && w->n > 0)
-        ISA(product)(y->data, y->stride[0], x->data, x->stride[0], y->dim[0], w);
-    return STATUS_OK;
+    const struct gemm_work *work = context;
+    const struct tensor *x = work->x, *y = work->y;
+    int64_t blocks = matrix_blocks(work->w), begin, end;
+    thread_part(blocks * work->w->count, thread, n_threads, &begin, &end);
+    for (int64_t next; begin < end; begin = next) {
+        int64_t h = begin / blocks;
+        struct matrix one = matrix_at(work->w, (int)h);
+        const float *xh = x->data;
+        if (xh != NULL && x->dim[1] > 1)
+            xh += h * x->stride[1];
+        next = (h + 1) * blocks < end ? (h + 1) * blocks : end;
+        ISA(product)
+        (tensor_f32_2(y, 0, h), y->stride[0], xh, x->stride[0], y->dim[0], &one, begin - h * blocks,
+         next - h * blocks);
+    }
 }
 
 enum status ISA(gemm_heads)(struct tensor *y, const struct tensor *x, const struct matrix *w,
@@ -380,12 +410,28 @@ enum status ISA(gemm_heads)(struct tensor *y, const struct tensor *x, const stru
     assert(y->ndim == 3 && x->ndim == 3 && y->dim[1] == w->count);
     assert(x->dim[1] == w->count || x->dim[1] == 1);
     assert(y->dim[0] == x->dim[0] && y->dim[2] == w->n && x->dim[2] == w->k);
-    for (int h = 0; h < w->count && y->dim[0] > 0 && w->n > 0; h++) {
-        struct matrix one = matrix_at(w, h);
-        const float *xh = x->data;
-        if (xh != NULL && x->dim[1] > 1)
-            xh += h * x->stride[1];
-        ISA(product)(tensor_f32_2(y, 0, h), y->stride[0], xh, x->stride[0], y->dim[0], &one);
-    }
+    struct gemm_work work = {y, x, w};
+    if (y->dim[0] > 0 && w->n > 0 && w->count > 0)
+        cpu_threads_run(gemm_part, &work);
     return STATUS_OK;
+}
+
+/* [T, n] as [T, 1, n] */
+static struct tensor one_head(const struct tensor *t)
+{
+    struct tensor view = *t;
+    view.ndim = 3;
+    view.dim[1] = 1;
+    view.dim[2] = t->dim[1];
+    view.stride[1] = t->dim[1];
+    view.stride[2] = 1;
+    return view;
+}
+
+enum status ISA(gemm)(struct tensor *y, const struct tensor *x, const struct matrix *w,
+                      struct stream *stream)
+{
+    assert(y->ndim == 2 && x->ndim == 2 && w->count == 1);
+    struct tensor y_heads = one_head(y), x_heads = one_head(x);
+    return ISA(gemm_heads)(&y_heads, &x_heads, w, stream);
 }

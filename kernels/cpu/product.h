@@ -1,4 +1,4 @@
-/* product.h - y = x . w^T on rows anywhere in memory: what gemm and the experts share. */
+/* product.h - work on rows anywhere in memory, on one thread: what operations and the experts share. */
 #ifndef KERNELS_CPU_PRODUCT_H
 #define KERNELS_CPU_PRODUCT_H
 
@@ -6,8 +6,12 @@
 #include "kernels/cpu/lanes.h"
 
 /* y[rows, n] = x[rows, k] . w[n, k]^T for w->count = 1, rows standing y_stride and x_stride floats
- * apart.  Any of the three may be 0; k = 0 gives zeros. */
+ * apart; only the outputs of blocks [begin, end) of w are written (block b: 16 b .. 16 b + 15).  Any
+ * count may be 0; k = 0 gives zeros. */
 void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
-                  const struct matrix *w);
+                  const struct matrix *w, int64_t begin, int64_t end);
+
+/* y[n] = silu(gate) * up; y may be gate. */
+void ISA(swiglu_row)(float *y, const float *gate, const float *up, int64_t n);
 
 #endif

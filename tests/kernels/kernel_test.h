@@ -13,11 +13,12 @@
 #include <cmocka.h>
 
 #include "kernels/core/matrix.h"
+#include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/tables.h"
 
 /* Instruction sets in the order of the tables; cpu_ops_for gives NULL where one is missing. */
 static const char *const isa_names[] = {"plain", "avx2", "avx512"};
-enum { ISA_COUNT = 3 };
+enum { ISA_COUNT = 3, THREAD_COUNTS = 5 };
 
 static inline void assert_ok(enum status status)
 {
@@ -32,6 +33,21 @@ static inline const struct ops *cpu_ops(void)
     const struct ops *ops = NULL;
     assert_ok(cpu_ops_choose(&ops));
     return ops;
+}
+
+/* Setup and teardown of a group: all its tests once more with several threads. */
+static inline int open_three_threads(void **state)
+{
+    (void)state;
+    cpu_threads_close(); /* those that a test has left */
+    return cpu_threads_open(3) != STATUS_OK;
+}
+
+static inline int close_threads(void **state)
+{
+    (void)state;
+    cpu_threads_close();
+    return 0;
 }
 
 /* splitmix64: the same numbers in every run */

@@ -183,7 +183,7 @@ static void paged_attention_is_dense_attention_over_each_tokens_prefix(void **st
     }
 }
 
-static void instruction_sets_give_the_same_bits(void **state)
+static void instruction_sets_and_threads_give_the_same_bits(void **state)
 {
     (void)state;
     struct scene s = {.d_c = 40,
@@ -196,10 +196,12 @@ static void instruction_sets_give_the_same_bits(void **state)
     scene_open(&s, mixed_seq, mixed_position, 3);
     struct attention_state first = attend(&cpu_ops_plain, &s);
     float *first_o = finished(&cpu_ops_plain, &first);
-    for (int i = 1; i < ISA_COUNT; i++) {
-        const struct ops *ops = cpu_ops_for(isa_names[i]);
+    for (int i = 1; i < ISA_COUNT * THREAD_COUNTS; i++) {
+        const struct ops *ops = cpu_ops_for(isa_names[i % ISA_COUNT]);
         if (ops == NULL)
             continue;
+        cpu_threads_close(); /* another number of them */
+        assert_ok(cpu_threads_open(1 + i / ISA_COUNT));
         struct attention_state a = attend(ops, &s);
         float *o = finished(ops, &a);
         assert_same_state(&a, &first);
@@ -471,7 +473,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(paged_attention_is_dense_attention_over_each_tokens_prefix),
-        cmocka_unit_test(instruction_sets_give_the_same_bits),
+        cmocka_unit_test(instruction_sets_and_threads_give_the_same_bits),
         cmocka_unit_test(tokens_and_heads_have_the_bits_they_have_alone),
         cmocka_unit_test(rows_after_a_token_do_not_show_in_it),
         cmocka_unit_test(members_of_a_cache_group_merge_to_the_whole),
@@ -480,5 +482,6 @@ int main(void)
         cmocka_unit_test(a_token_that_sees_nothing_gets_zeros),
         cmocka_unit_test(no_tokens_or_heads_need_no_memory),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL) +
+           cmocka_run_group_tests_name("three threads", tests, open_three_threads, close_threads);
 }

@@ -131,17 +131,19 @@ static void every_choice_is_applied_once_with_its_weight(void **state)
     }
 }
 
-static void instruction_sets_and_tokens_alone_give_the_same_bits(void **state)
+static void instruction_sets_threads_and_tokens_alone_give_the_same_bits(void **state)
 {
     (void)state;
     struct layer l = {.e = 16, .k = 4, .t = 200, .d = 40, .columns = 24};
     layer_open(&l, DTYPE_BF16, 9);
     struct expert_weights w = held(&l, 0, l.e);
     float *first = apply(&cpu_ops_plain, &l, &w);
-    for (int i = 1; i < ISA_COUNT; i++) {
-        const struct ops *ops = cpu_ops_for(isa_names[i]);
+    for (int i = 1; i < ISA_COUNT * THREAD_COUNTS; i++) {
+        const struct ops *ops = cpu_ops_for(isa_names[i % ISA_COUNT]);
         if (ops == NULL)
             continue;
+        cpu_threads_close(); /* another number of them */
+        assert_ok(cpu_threads_open(1 + i / ISA_COUNT));
         float *u = apply(ops, &l, &w);
         assert_same_bits(u, first, l.t * l.d);
         free(u);
@@ -268,11 +270,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_choice_is_applied_once_with_its_weight),
-        cmocka_unit_test(instruction_sets_and_tokens_alone_give_the_same_bits),
+        cmocka_unit_test(instruction_sets_threads_and_tokens_alone_give_the_same_bits),
         cmocka_unit_test(ranks_with_ranges_of_experts_sum_to_the_whole_along_the_tree),
         cmocka_unit_test(ranks_with_columns_of_experts_sum_to_the_whole),
         cmocka_unit_test(a_rank_without_experts_or_tokens_adds_nothing),
         cmocka_unit_test(scratch_memory_is_bounded),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL) +
+           cmocka_run_group_tests_name("three threads", tests, open_three_threads, close_threads);
 }

@@ -118,6 +118,29 @@ static void one_row_alone_has_the_bits_it_has_among_512(void **state)
     }
 }
 
+static void any_number_of_threads_gives_the_same_bits(void **state)
+{
+    (void)state;
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++) {
+        int64_t rows = shapes[s].rows, n = shapes[s].n, k = shapes[s].k;
+        struct weights w = weights_open(dtypes[s % N_DTYPES], 1, n, k, s);
+        float *x = random_floats(rows * k, s), *first = floats(rows * n), *y = floats(rows * n);
+        w.matrix.units = units_of_span(k, 0, k, 1);
+        cpu_threads_close();
+        multiply(cpu_ops(), first, n, x, rows, &w.matrix);
+        for (int threads = 2; threads <= THREAD_COUNTS; threads++) {
+            assert_ok(cpu_threads_open(threads));
+            multiply(cpu_ops(), y, n, x, rows, &w.matrix);
+            assert_same_bits(y, first, rows * n);
+            cpu_threads_close();
+        }
+        free(x);
+        free(y);
+        free(first);
+        weights_close(&w);
+    }
+}
+
 /* a + b, NULL being an empty unit; takes over both */
 static float *meet(float *a, float *b, int64_t count)
 {
@@ -224,6 +247,8 @@ int main(void)
         cmocka_unit_test(sums_of_ranks_along_the_tree_are_the_whole),
         cmocka_unit_test(each_head_multiplies_its_own_columns),
         cmocka_unit_test(no_tokens_or_no_heads_do_nothing),
+        cmocka_unit_test(any_number_of_threads_gives_the_same_bits),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, NULL, NULL) +
+           cmocka_run_group_tests_name("three threads", tests, open_three_threads, close_threads);
 }

@@ -106,6 +106,7 @@ static enum status run_case(const struct process *process, const char *folder, c
     options.kv_cache_dtype = DTYPE_F32;
     options.max_model_len = 256;
     options.max_num_batched_tokens = chunk;
+    options.n_threads = process->size == 1 ? 2 : 1;
     TRY(engine_open(&engine, &options, process));
     if (process->rank != 0) {
         status = engine_work(engine);
@@ -152,7 +153,7 @@ static enum status run_all(const struct process *process, const char *root)
         int experts_split = strstr(name[i], "dense") == NULL;
         float *kept[GOLDEN_MAX_PROMPTS] = {NULL};
         struct process alone = *process;
-        alone.size = 1;
+        alone.size = 1; /* and has two threads */
         snprintf(folder, sizeof folder, "%s/%s", root, name[i]);
         if (process->rank == 0)
             TRY(run_case(&alone, folder, name[i], 1, MLA_ABSORB, 50, kept));
