@@ -1,16 +1,14 @@
-/* tokenizer_file.c - the two files as a whole, vocabulary, merges, added tokens and BOS (see
+/* tokenizer_file.c - tokenizer.json as a whole, vocabulary, merges and added tokens (see
  * tokenizer_file.h); the pre-tokenizer is read in tokenizer_steps.c. */
 #include "runtime/tokenizer_file.h"
-#include "runtime/json.h"
+#include "runtime/tokenizer_config.h"
 #include "runtime/tokenizer_json.h"
 #include "runtime/tokenizer_steps.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 /* Counts ids and bytes of all texts, and checks the ids, so that memory can be reserved once. */
@@ -277,66 +275,47 @@ static enum status read_tokenizer(struct tokenizer *tokenizer, const json_t *roo
                                     json_object_get(root, "post_processor"));
 }
 
-/* `bos_token` is a text or an object with the text as `content`. */
-static enum status read_config(struct tokenizer *tokenizer, const json_t *config)
-{
-    const json_t *token = json_object_get(config, "bos_token");
-    const char *text = NULL;
-    size_t length = 0;
-    if (json_is_object(token))
-        TRY(json_take_string(&text, &length, "bos_token", token, "content"));
-    else
-        TRY(json_take_optional_string(&text, &length, "", config, "bos_token"));
-    if (text)
-        tokenizer->bos = tokenizer_id(tokenizer, text, length);
-    TRY(json_take_flag(&tokenizer->adds_bos, "", config, "add_bos_token", tokenizer->adds_bos));
-    if (tokenizer->adds_bos && tokenizer->bos < 0)
-        FAIL(STATUS_INVALID, "add_bos_token is true, but bos_token %s%.60s%s is no token",
-             text ? "\"" : "(absent)", text ? text : "", text ? "\"" : "");
-    return STATUS_OK;
-}
-
 /* Parses `path`, when there is one, and gives it to `use`. */
 static enum status with_file(struct tokenizer *tokenizer, int *found, uint64_t *hash,
                              const char *path,
                              enum status (*use)(struct tokenizer *tokenizer, const json_t *root))
 {
-    char *text = NULL;
-    size_t length = 0;
     json_t *root = NULL;
-    *found = access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
-    if (!*found)
+    TRY(json_take_file(&root, hash, path));
+    *found = root != NULL;
+    if (!root)
         return STATUS_OK;
-    TRY(json_read_text(&text, &length, path));
-    *hash = XXH3_64bits(text, length);
-    enum status status = json_parse(&root, text, length, path);
-    free(text);
-    if (status != STATUS_OK)
-        return status;
-    if (json_is_object(root))
-        status = use(tokenizer, root);
-    else
-        status = status_fail(STATUS_INVALID, __FILE__, __LINE__, "it holds %s, not an object",
-                             json_kind(root));
+    enum status status = use(tokenizer, root);
     json_decref(root);
     return status == STATUS_OK ? status : status_prefix(status, "%s", path);
+}
+
+/* tokenizer.json and, for its BOS, tokenizer_config.json. */
+static enum status read_json(struct tokenizer *tokenizer, int *found, uint64_t *hash,
+                             const char *directory)
+{
+    char path[PATH_MAX];
+    uint64_t config_hash; /* what the config decides is hashed by itself */
+    int has_config;
+    snprintf(path, sizeof path, "%s/tokenizer.json", directory);
+    TRY(with_file(tokenizer, found, hash, path, read_tokenizer));
+    if (!*found)
+        return STATUS_OK;
+    tokenizer->adds_bos = tokenizer->bos >= 0;
+    snprintf(path, sizeof path, "%s/tokenizer_config.json", directory);
+    return with_file(tokenizer, &has_config, &config_hash, path, tokenizer_config_read_bos);
 }
 
 enum status tokenizer_file_read(struct tokenizer *tokenizer, int *found, const char *directory)
 {
     char path[PATH_MAX];
     uint64_t hash[3] = {0};
-    int has_config;
     if (snprintf(path, sizeof path, "%s/tokenizer_config.json", directory) >= (int)sizeof path)
         FAIL(STATUS_INVALID, "the path of the model directory is too long");
     tokenizer->bos = -1;
-    snprintf(path, sizeof path, "%s/tokenizer.json", directory);
-    TRY(with_file(tokenizer, found, &hash[0], path, read_tokenizer));
+    TRY(read_json(tokenizer, found, &hash[0], directory));
     if (!*found)
         return STATUS_OK;
-    tokenizer->adds_bos = tokenizer->bos >= 0;
-    snprintf(path, sizeof path, "%s/tokenizer_config.json", directory);
-    TRY(with_file(tokenizer, &has_config, &hash[1], path, read_config));
     hash[1] = (uint64_t)tokenizer->bos;
     hash[2] = (uint64_t)tokenizer->adds_bos;
     tokenizer->hash = XXH3_64bits(hash, sizeof hash);

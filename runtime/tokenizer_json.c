@@ -1,4 +1,10 @@
 #include "runtime/tokenizer_json.h"
+#include "runtime/json.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 const char *json_kind(const json_t *value)
 {
@@ -8,6 +14,35 @@ const char *json_kind(const json_t *value)
         [JSON_FALSE] = "false",      [JSON_NULL] = "null",
     };
     return value ? kind[json_typeof(value)] : "nothing";
+}
+
+int json_file_exists(const char *path)
+{
+    return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+}
+
+enum status json_take_file(json_t **root, uint64_t *hash, const char *path)
+{
+    char *text = NULL;
+    size_t length = 0;
+    json_t *parsed = NULL;
+    *root = NULL;
+    if (!json_file_exists(path))
+        return STATUS_OK;
+    TRY(json_read_text(&text, &length, path));
+    *hash = XXH3_64bits(text, length);
+    enum status status = json_parse(&parsed, text, length, path);
+    free(text);
+    if (status != STATUS_OK)
+        return status;
+    if (!json_is_object(parsed)) {
+        status_fail(STATUS_INVALID, __FILE__, __LINE__, "%s: it holds %s, not an object", path,
+                    json_kind(parsed));
+        json_decref(parsed);
+        return STATUS_INVALID;
+    }
+    *root = parsed;
+    return STATUS_OK;
 }
 
 /* Finds the key; its value has `type`. */

@@ -8,11 +8,20 @@
 
 #include "kernels/core/status.h"
 #include <jansson.h>
+#include <stdint.h>
 
 enum { JSON_PLACE_MAX = 256 };
 
 /* "an object", "an array", "a string" ... */
 const char *json_kind(const json_t *value);
+
+/* Whether there is something at `path`; yes when one cannot tell, so that opening says why. */
+int json_file_exists(const char *path);
+
+/* The object that a file holds, and the hash of its text; *root is NULL when there is no such file.
+ * Owner: caller; json_decref.
+ * Errors: STATUS_IO, STATUS_INVALID; the text begins with the path. */
+enum status json_take_file(json_t **root, uint64_t *hash, const char *path);
 
 /* Errors: STATUS_INVALID when `object` is not an object, when the key is absent, or its value of
  * another type. */

@@ -59,9 +59,9 @@ struct reading {
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
-/* Appends a step that splits at `pattern`. */
-static enum status add_split(struct pre_tokenizer *steps, enum split_behavior behavior, int invert,
-                             const char *pattern, size_t length, int is_literal)
+enum status tokenizer_steps_add_split(struct pre_tokenizer *steps, enum split_behavior behavior,
+                                      int invert, const char *pattern, size_t length,
+                                      int is_literal)
 {
     char *translated;
     size_t translated_length;
@@ -110,7 +110,8 @@ static enum status read_split(struct pre_tokenizer *steps, const char *where, co
     if (json_object_size(pattern) != 1)
         FAIL(STATUS_INVALID, "%s does not hold exactly one of Regex and String", place);
     TRY(json_take_string(&text, &length, place, pattern, is_literal ? "String" : "Regex"));
-    enum status status = add_split(steps, behavior, invert, text, length, is_literal);
+    enum status status =
+        tokenizer_steps_add_split(steps, behavior, invert, text, length, is_literal);
     return status == STATUS_OK ? status : status_prefix(status, "%s \"%.300s\"", place, text);
 }
 
@@ -124,7 +125,8 @@ static enum status read_byte_level(struct reading *reading, const char *where, c
     reading->has_byte_level = 1;
     if (!use_regex)
         return STATUS_OK;
-    return add_split(reading->steps, SPLIT_ISOLATED, 0, gpt2_pattern, sizeof gpt2_pattern - 1, 0);
+    return tokenizer_steps_add_split(reading->steps, SPLIT_ISOLATED, 0, gpt2_pattern,
+                                     sizeof gpt2_pattern - 1, 0);
 }
 
 static enum status read_step(void *context, const char *where, const char *type, const json_t *step)

@@ -14,6 +14,12 @@ enum status tokenizer_steps_refuse_normalizer(const json_t *normalizer);
 /* Split, Digits and, at the end, ByteLevel. */
 enum status tokenizer_steps_read(struct pre_tokenizer *steps, const json_t *pre_tokenizer);
 
+/* Appends a step that splits at `pattern`, in Oniguruma's words or, when `is_literal`, as it is.
+ * Errors: those of split_pattern_translate and split_regex_open. */
+enum status tokenizer_steps_add_split(struct pre_tokenizer *steps, enum split_behavior behavior,
+                                      int invert, const char *pattern, size_t length,
+                                      int is_literal);
+
 /* ByteLevel, or null. */
 enum status tokenizer_steps_check_decoder(const json_t *decoder);
 
