@@ -1,4 +1,5 @@
 /* tokenizer.c - text to ids and back (see tokenizer.h). */
+#include "runtime/tiktoken_chunk.h"
 #include "runtime/tokenizer_file.h"
 #include "runtime/utf8.h"
 
@@ -127,13 +128,25 @@ static enum status encode_ordinary(struct encoding *encoding, const char *text, 
     return encode_around(encoding, &encoding->tokenizer->ordinary, text, length, encode_plain);
 }
 
+static enum status encode_chunks(struct encoding *encoding, const char *text, size_t length)
+{
+    const struct added_tokens *raw = &encoding->tokenizer->raw;
+    struct tiktoken_chunk chunk = {0};
+    if (!encoding->tokenizer->is_chunked)
+        return encode_around(encoding, raw, text, length, encode_ordinary);
+    while (tiktoken_chunk_next(&chunk, text, length))
+        TRY(encode_around(encoding, raw, text + chunk.begin, chunk.end - chunk.begin,
+                          encode_ordinary));
+    return STATUS_OK;
+}
+
 static enum status encode_valid(const struct tokenizer *tokenizer, const char *text, size_t length,
                                 struct token_list *ids)
 {
     struct encoding encoding = {.tokenizer = tokenizer, .ids = ids};
     int64_t before = ids->count;
     TRY(split_memory_open(&encoding.memory));
-    enum status status = encode_around(&encoding, &tokenizer->raw, text, length, encode_ordinary);
+    enum status status = encode_chunks(&encoding, text, length);
     split_memory_close(encoding.memory);
     bpe_scratch_free(&encoding.scratch);
     if (status != STATUS_OK)

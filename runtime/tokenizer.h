@@ -1,9 +1,12 @@
-/* tokenizer.h - byte-level BPE from a Hugging Face tokenizer.json.
+/* tokenizer.h - byte-level BPE from a Hugging Face tokenizer.json, or from the
+ * tiktoken.model of Kimi-K2 and Moonlight.
  *
  * Text is cut at added tokens first, then by the pre-tokenizer's patterns
  * (PCRE2, Unicode), then merged pair by pair.  Ids equal those of the Python
- * package `tokenizers`.  Invalid UTF-8 becomes U+FFFD as with Python's
- * errors='replace'.  A tokenizer is read-only after opening. */
+ * package `tokenizers`; with tiktoken.model those of `tiktoken`, called with
+ * all special tokens allowed on chunks of the text as in tokenization_kimi.py.
+ * Invalid UTF-8 becomes U+FFFD as with Python's errors='replace'.  A tokenizer
+ * is read-only after opening. */
 #ifndef RUNTIME_TOKENIZER_H
 #define RUNTIME_TOKENIZER_H
 
@@ -13,24 +16,27 @@
 
 struct tokenizer;
 
-/* Opens `directory`/tokenizer.json; tokenizer_config.json beside it is read for add_bos_token and
- * bos_token when it is there.  *tokenizer is NULL with STATUS_OK when the directory has no
- * tokenizer.json (a model that works with ids only).
+/* Opens `directory`/tokenizer.json, or, where there is none, tiktoken.model.  tokenizer_config.json
+ * beside it is read for add_bos_token and bos_token when it is there; tiktoken.model needs it, for
+ * its added_tokens_decoder.  *tokenizer is NULL with STATUS_OK when the directory has neither file
+ * (a model that works with ids only).
  * Owner: caller; end with tokenizer_close.
  * Errors: STATUS_IO, STATUS_INVALID, STATUS_UNSUPPORTED (a kind of model, normalizer,
- * pre-tokenizer or decoder we lack, by name); the text names file and key. */
+ * pre-tokenizer or decoder we lack, by name); the text names file and key or line. */
 enum status tokenizer_open(struct tokenizer **tokenizer, const char *directory);
 void tokenizer_close(struct tokenizer *tokenizer);
 
-/* Ids 0 .. size - 1 exist (added tokens included). */
+/* Ids 0 .. size - 1 exist (added and reserved tokens included). */
 int tokenizer_size(const struct tokenizer *tokenizer);
 
 /* Id of the BOS token, -1 when there is none; whether text prompts get it: tokenizer_config
- * `add_bos_token`, else the post-processor. */
+ * `add_bos_token`, else the post-processor; with tiktoken.model, only by that key. */
 int tokenizer_bos(const struct tokenizer *tokenizer);
 int tokenizer_adds_bos(const struct tokenizer *tokenizer);
 
-/* Id of an added token or vocabulary entry by its exact text, -1 when there is none. */
+/* Id of an added token or vocabulary entry by its exact text, -1 when there is none.  A vocabulary
+ * entry of tokenizer.json is written in the byte-level alphabet; one of tiktoken.model is its
+ * bytes. */
 int tokenizer_id(const struct tokenizer *tokenizer, const char *text, size_t length);
 
 struct token_list {

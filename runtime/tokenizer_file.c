@@ -1,6 +1,7 @@
 /* tokenizer_file.c - tokenizer.json as a whole, vocabulary, merges and added tokens (see
  * tokenizer_file.h); the pre-tokenizer is read in tokenizer_steps.c. */
 #include "runtime/tokenizer_file.h"
+#include "runtime/tiktoken_file.h"
 #include "runtime/tokenizer_config.h"
 #include "runtime/tokenizer_json.h"
 #include "runtime/tokenizer_steps.h"
@@ -315,7 +316,7 @@ enum status tokenizer_file_read(struct tokenizer *tokenizer, int *found, const c
     tokenizer->bos = -1;
     TRY(read_json(tokenizer, found, &hash[0], directory));
     if (!*found)
-        return STATUS_OK;
+        TRY(tiktoken_file_read(tokenizer, found, &hash[0], directory));
     hash[1] = (uint64_t)tokenizer->bos;
     hash[2] = (uint64_t)tokenizer->adds_bos;
     tokenizer->hash = XXH3_64bits(hash, sizeof hash);

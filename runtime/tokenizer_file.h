@@ -1,5 +1,5 @@
-/* tokenizer_file.h - reading tokenizer.json and tokenizer_config.json; every type, id and name in
- * them is checked, for they come from strangers. */
+/* tokenizer_file.h - reading tokenizer.json, or tiktoken.model, and tokenizer_config.json; every
+ * type, id and name in them is checked, for they come from strangers. */
 #ifndef RUNTIME_TOKENIZER_FILE_H
 #define RUNTIME_TOKENIZER_FILE_H
 
@@ -13,6 +13,7 @@ struct tokenizer {
     struct vocabulary vocabulary;
     struct bpe bpe;
     int ignore_merges;                 /* a piece that is an entry as a whole is not merged */
+    int is_chunked;                    /* long texts are encoded in chunks, see tiktoken_chunk.h */
     struct added_tokens raw, ordinary; /* those not `normalized`, cut first; the others */
     struct pre_tokenizer pre_tokenizer;
     int bos, adds_bos; /* -1: no BOS */
@@ -20,7 +21,7 @@ struct tokenizer {
 };
 
 /* Fills an empty tokenizer; what was opened before a failure is left for tokenizer_close.
- * *found is 0, with STATUS_OK, when there is no tokenizer.json.
+ * *found is 0, with STATUS_OK, when there is neither tokenizer.json nor tiktoken.model.
  * Errors: as tokenizer_open. */
 enum status tokenizer_file_read(struct tokenizer *tokenizer, int *found, const char *directory);
 

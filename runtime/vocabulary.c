@@ -137,6 +137,24 @@ enum status vocabulary_add(struct vocabulary *vocabulary, const char *text, size
     return STATUS_OK;
 }
 
+enum status vocabulary_add_bytes(struct vocabulary *vocabulary, const char *bytes, size_t length,
+                                 int32_t id)
+{
+    struct vocabulary_entry *entry = &vocabulary->entry[id];
+    int32_t other = text_table_find(&vocabulary->id_of_bytes, bytes, length);
+    if (entry->text)
+        FAIL(STATUS_INVALID, "%d is given to two tokens", (int)id);
+    if (other >= 0)
+        FAIL(STATUS_INVALID, "the bytes of %d are those of %d too", (int)id, (int)other);
+    entry->text = entry->bytes = keep(vocabulary, bytes, length);
+    entry->text_length = entry->n_bytes = (uint32_t)length;
+    entry->is_byte_level = 1;
+    text_table_add(&vocabulary->id_of_bytes, entry->bytes, length, id);
+    text_table_add(&vocabulary->id_of_text, entry->text, length, id);
+    vocabulary->n_model++;
+    return STATUS_OK;
+}
+
 enum status vocabulary_add_token(struct vocabulary *vocabulary, const char *text, size_t length,
                                  int32_t id, int is_special)
 {
@@ -146,7 +164,9 @@ enum status vocabulary_add_token(struct vocabulary *vocabulary, const char *text
     if (!entry->text) {
         entry->text = keep(vocabulary, text, length);
         entry->text_length = (uint32_t)length;
-        text_table_add(&vocabulary->id_of_text, entry->text, length, id);
+        if (!text_table_add(&vocabulary->id_of_text, entry->text, length, id))
+            FAIL(STATUS_INVALID, "\"%.60s\" has the id %d already", text,
+                 (int)text_table_find(&vocabulary->id_of_text, text, length));
     } else if (entry->text_length != length || memcmp(entry->text, text, length) != 0) {
         FAIL(STATUS_INVALID, "id %d of \"%.60s\" belongs to \"%.60s\" already", id, text,
              entry->text);

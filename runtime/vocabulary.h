@@ -55,8 +55,14 @@ void vocabulary_close(struct vocabulary *vocabulary);
 enum status vocabulary_add(struct vocabulary *vocabulary, const char *text, size_t length,
                            int32_t id);
 
+/* Adds an entry of the model whose text is its bytes, whatever they are.
+ * Errors: STATUS_INVALID when the id or the bytes are there already. */
+enum status vocabulary_add_bytes(struct vocabulary *vocabulary, const char *bytes, size_t length,
+                                 int32_t id);
+
 /* Adds or marks an added token, which stands for its own text.  The id is that of the model's entry
- * of the same text or a free one. */
+ * of the same text or a free one.
+ * Errors: STATUS_INVALID when the text or the id belongs to another. */
 enum status vocabulary_add_token(struct vocabulary *vocabulary, const char *text, size_t length,
                                  int32_t id, int is_special);
 
