@@ -1,5 +1,5 @@
 /* 2,000 texts through every fixture and the demo tokenizer: the ids of the package `tokenizers`
- * (tests/tokenizer/make_strings.py), and the way back to the same text. */
+ * or `tiktoken` (tests/tokenizer/make_strings.py), and the way back to the same text. */
 #include "runtime/tokenizer.h"
 
 #include <setjmp.h>
@@ -23,6 +23,9 @@ static struct fixture fixtures[] = {
     {"strings", SOURCE_DIR "/tests/tokenizer/fixtures/strings", 1},
     {"gpt2", SOURCE_DIR "/tests/tokenizer/fixtures/gpt2", 1},
     {"o200k", SOURCE_DIR "/tests/tokenizer/fixtures/o200k", 1},
+    {"deepseek-v2", SOURCE_DIR "/tests/tokenizer/fixtures/deepseek-v2", 0},
+    {"glm", SOURCE_DIR "/tests/tokenizer/fixtures/glm", 1},
+    {"kimi", SOURCE_DIR "/tests/tokenizer/fixtures/kimi", 1},
     {"odd", SOURCE_DIR "/tests/tokenizer/fixtures/odd", 0},
 };
 

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Compares our tokenizer with the package `tokenizers` on random texts, for all fixtures.
+"""Compares our tokenizer with the package `tokenizers`, or `tiktoken`, on random texts, for all fixtures
+and `cuts`, a tiktoken.model of every pair of bytes.
 
   1. texts of all kinds of string_kinds.py: equal ids;
   2. random bytes: equal ids for bytes.decode('utf-8', errors='replace');
   3. every code point of the planes that have any, among letters, digits, spaces, words: equal ids;
-  4. random ids, and those of 1: equal text.
+  4. random ids, and those of 1: equal text;
+  5. texts of up to 1.3 million characters with long runs: equal ids.
 Usage: fuzz_compare.py ENCODE_LINES [--count N] [--seed S] [--tokenizer NAME]
 """
 import argparse
@@ -12,16 +14,11 @@ import pathlib
 import random
 import subprocess
 import sys
+import tempfile
 
-from tokenizers import Tokenizer
-
+from long_texts import long_texts
+from reference import FOLDERS, make_pairs, reference
 from string_kinds import KINDS
-
-HERE = pathlib.Path(__file__).parent
-FOLDERS = {"demo": HERE.parent.parent / "configs" / "demo"}
-FOLDERS.update({f.name: f for f in sorted((HERE / "fixtures").iterdir())})
-# The package takes the ö of this added token for a byte when it decodes; we give the token's text.
-NOT_DECODED_ALIKE = "Wörter"
 
 
 def run(arguments, data):
@@ -70,7 +67,7 @@ def every_code():
 class Comparison:
     def __init__(self, driver, name):
         self.driver, self.folder, self.name = driver, str(FOLDERS[name]), name
-        self.package = Tokenizer.from_file(self.folder + "/tokenizer.json")
+        self.package = reference(FOLDERS[name])
         self.wrong = 0
 
     def report(self, what, given, expected, got):
@@ -82,17 +79,15 @@ class Comparison:
         texts = [raw.decode("utf-8", errors="replace") for raw in raw_texts]
         ours = encode(self.driver, self.folder, raw_texts)
         for start in range(0, len(texts), 500):
-            batch = self.package.encode_batch_fast(texts[start:start + 500], add_special_tokens=False)
-            for i, encoding in enumerate(batch, start):
-                if encoding.ids != ours[i]:
-                    self.report("ids", raw_texts[i][:300], encoding.ids[:50], ours[i][:50])
+            for i, ids in enumerate(self.package.ids(texts[start:start + 500]), start):
+                if ids != ours[i]:
+                    self.report("ids", raw_texts[i][:300], ids[:50], ours[i][:50])
         return ours
 
     def texts(self, lists):
-        skipped = self.package.token_to_id(NOT_DECODED_ALIKE)
-        lists = [ids for ids in lists if skipped not in ids]
+        lists = [ids for ids in lists if self.package.not_decoded_alike not in ids]
         for ids, text in zip(lists, decode(self.driver, self.folder, lists)):
-            expected = self.package.decode(ids, skip_special_tokens=False)
+            expected = self.package.text(ids)
             if expected != text:
                 self.report("text", ids[:50], expected[:300], text[:300])
         return len(lists)
@@ -103,21 +98,26 @@ def main():
     parser.add_argument("driver")
     parser.add_argument("--count", type=int, default=100000)
     parser.add_argument("--seed", type=int, default=1)
+    scratch = tempfile.TemporaryDirectory()
+    FOLDERS["cuts"] = pathlib.Path(scratch.name)
     parser.add_argument("--tokenizer", choices=FOLDERS)
     options = parser.parse_args()
     wrong = 0
+    make_pairs(FOLDERS["cuts"])
     for name in [options.tokenizer] if options.tokenizer else FOLDERS:
         rng = random.Random(options.seed)
         comparison = Comparison(options.driver, name)
         lists = comparison.ids([t.encode() for t in random_texts(rng, options.count)])
         n_bytes = len(comparison.ids(random_bytes(rng, options.count // 5)))
         n_codes = len(comparison.ids([t.encode() for t in every_code()]))
-        size = comparison.package.get_vocab_size()
+        n_long = len(comparison.ids([t.encode() for t in long_texts(rng)]))
+        size = comparison.package.size
         lists += [[rng.randrange(size) for _ in range(rng.randint(0, 20))]
                   for _ in range(options.count // 5)]
         n_lists = comparison.texts(lists)
-        print("%s: %d texts, %d byte strings, %d texts with every code point, %d lists of ids, seed %d: "
-              "%d wrong" % (name, options.count, n_bytes, n_codes, n_lists, options.seed, comparison.wrong),
+        print("%s: %d texts, %d byte strings, %d texts with every code point, %d long ones, %d lists of ids, "
+              "seed %d: %d wrong" % (name, options.count, n_bytes, n_codes, n_long, n_lists, options.seed,
+                                     comparison.wrong),
               flush=True)
         wrong += comparison.wrong
     sys.exit(wrong != 0)

@@ -6,18 +6,27 @@
   strings  DeepSeek-V2 style: single newlines, Digits, merges as "a b", add_bos_token in the config
   gpt2     ByteLevel with its own pattern, ignore_merges, entries that no merge reaches
   o200k    patterns with case and (?i:...), as GLM and Youtu have them, Digits in runs
+  deepseek-v2  DeepSeek-V2 as published: its list of cased letters, Digits, added tokens after the
+           vocabulary, every flag of theirs
+  glm      GLM-4.5: one alternation, ignore_merges with entries that no merge reaches, a prefix of
+           two tokens that no post-processor adds, several ends
+  kimi     tiktoken.model with ranks out of the order of learning and special tokens with and
+           without a name
   odd      every behavior of Split, a literal pattern, invert, missing bytes with a fused unk_token
 
 The corpus is written out below, so that the result depends on the package alone.
 """
+import base64
 import json
 import pathlib
 import random
+import string
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, \
     trainers
 
-from known_patterns import O200K, V2, V3
+from known_patterns import CL100K, KIMI, O200K, V2, V2_LETTERS, V3
+from string_kinds import KINDS
 
 HERE = pathlib.Path(__file__).parent / "fixtures"
 SENTENCES = """The quick brown fox jumps over the lazy dog, and it doesn't care.
@@ -165,5 +174,102 @@ def odd():
     save("odd", tokenizer, edit)
 
 
-for make in (pairs, strings, gpt2, o200k, odd):
+def deepseek_v2():
+    patterns = [V2[0], r"\s?[" + V2_LETTERS + "]+"] + V2[2:]
+    steps = splits(patterns) + [pre_tokenizers.Digits(individual_digits=True), byte_level()]
+    tokenizer = train(steps, 1300, [])
+    tokenizer.add_special_tokens(["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"])
+    tokenizer.add_tokens([
+        AddedToken("<｜fim▁hole｜>", normalized=False), AddedToken("<｜User｜>", normalized=True),
+        AddedToken("<｜Assistant｜>", lstrip=True, rstrip=True, normalized=True),
+        AddedToken("<|EOT|>", lstrip=True, special=True, normalized=False),
+        AddedToken("tokenization", single_word=True, rstrip=True, special=True, normalized=True)])
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    save("deepseek-v2", tokenizer, None, {
+        "add_bos_token": True, "add_eos_token": False, "bos_token": {"content": "<｜begin▁of▁sentence｜>"},
+        "eos_token": {"content": "<｜end▁of▁sentence｜>"}, "unk_token": None})
+
+
+def glm():
+    def edit(data):
+        model, moved = data["model"], {}
+        model["ignore_merges"] = True
+        for text in ["Ġthemselves", "Ġunreachable", "'Ġll", "123", "çĭĹ", "!?!", ".Ċ", "Ġ($"]:
+            moved.setdefault(text, len(model["vocab"]))
+            model["vocab"].setdefault(text, moved[text])
+        for token in data["added_tokens"]:
+            token["id"] = len(model["vocab"]) + data["added_tokens"].index(token)
+    tokenizer = train(splits([CL100K]) + [byte_level()], 1300, [])
+    tokenizer.add_special_tokens([
+        "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>",
+        "<|assistant|>", "<|observation|>", "/nothink"])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in
+                          ("<think>", "</think>", "<tool_call>", "</tool_call>", "<arg_key>")])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False)])
+    save("glm", tokenizer, edit, {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+                                  "do_lower_case": False})
+
+
+def kimi_ranks(rng):
+    """Bytes of the tokens in the order of their ranks."""
+    def texts():
+        yield from corpus()
+        for _ in range(3000):
+            yield rng.choice([KINDS["cjk"], KINDS["prose"], KINDS["code"], KINDS["digits"], KINDS["combining"],
+                              KINDS["emoji"], KINDS["white"], KINDS["hangul"]])[0](rng)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits([KIMI]) + [byte_level()])
+    tokenizer.train_from_iterator(texts(), trainers.BpeTrainer(
+        vocab_size=2400, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+    vocab = tokenizer.get_vocab()
+    to_bytes = {c: bytes([b]) for b, c in enumerate(byte_characters())}
+    tokens = [b"".join(to_bytes[c] for c in text) for text in sorted(vocab, key=vocab.get)]
+    # Whole pieces that no merge makes, pieces of characters, and what only another cut makes.
+    extra = [" unreachable", "themselves", "今天天气很好", "狐狸", "'LL", "  \n\n", "999", "!?!", " \u3000", "ſ"]
+    extra = [text.encode() for text in extra] + [b"\xa4\xa9\xe5", b"\x9f\x98", b"\xe5\xa4\xa9\xe6", b"\x00\x00"]
+    # What lies across the cuts, so that a missing cut shows.
+    extra += [a + b for c in string.ascii_letters for a, b in
+              [(c.encode(), "漢".encode()), (c.encode(), "今".encode()), ("字".encode(), c.encode()),
+               ("好".encode(), c.encode())]]
+    extra += [text.encode() for text in (" 漢", " 今", "。今", "漢カ", "字，", "1a", "a1", "1234", "a.", "。A", "tT", "nI",
+                                         "\n ", " \n\t", "'sx", "e's", "'ſ", " 1", "1漢", "\u3000漢", "Ɐa")]
+    tokens += [token for token in extra if token not in tokens]
+    # A rank need not lie behind those of its parts.
+    for _ in range(150):
+        a, b = rng.randrange(len(tokens)), rng.randrange(len(tokens))
+        tokens[a], tokens[b] = tokens[b], tokens[a]
+    return tokens
+
+
+def byte_characters():
+    """The byte-level alphabet of GPT-2, by byte."""
+    plain = [b for b in range(256) if 0x21 <= b <= 0x7E or 0xA1 <= b and b != 0xAD]
+    others = [b for b in range(256) if b not in plain]
+    return [chr(b) if b in plain else chr(0x100 + others.index(b)) for b in range(256)]
+
+
+def kimi():
+    rng = random.Random(17)
+    tokens = kimi_ranks(rng)
+    folder, first = HERE / "kimi", len(tokens)
+    lines = [b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens)]
+    lines[-5:] = reversed(lines[-5:])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tiktoken.model").write_bytes(b"".join(lines))
+    special = {0: "[BOS]", 1: "[EOS]", 2: "<|im_end|>", 3: "<|im_user|>", 4: "<|im_assistant|>", 6: "<|start_header_id|>",
+               7: "<|end_header_id|>", 9: "[EOT]", 10: "<|im_system|>", 17: "<|im_middle|>", 254: "[UNK]", 255: "[PAD]"}
+    added = {11: "<|tool_calls_section_begin|>", 13: "<|tool_call_begin|>", 14: "<|tool_call_argument_begin|>",
+             22: "<think>", 23: "</think>", 30: "a b\tc", 31: "狐!", 32: "  \u3000<"}
+    names = {i: (text, True) for i, text in special.items()}
+    names.update({i: (text, False) for i, text in added.items()})
+    decoder = {str(first + i): {"content": text, "lstrip": False, "normalized": False, "rstrip": False,
+                                "single_word": False, "special": is_special}
+               for i, (text, is_special) in sorted(names.items())}
+    config = {"added_tokens_decoder": decoder, "bos_token": "[BOS]", "eos_token": "[EOS]", "unk_token": "[UNK]",
+              "pad_token": "[PAD]", "tokenizer_class": "TikTokenTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
+    print("kimi", len(tokens), sum(map(len, lines)), "bytes")
+
+
+for make in (pairs, strings, gpt2, o200k, deepseek_v2, glm, kimi, odd):
     make()

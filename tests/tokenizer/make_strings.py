@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Writes strings.jsonl: 2,000 texts and the ids that the package `tokenizers` gives them, one object a
-line: {"kind", "text", "ids": {tokenizer: [...]}}.  Tokenizers: configs/demo and all fixtures.
+"""Writes strings.jsonl: 2,000 texts and the ids that the package `tokenizers`, or `tiktoken`, gives
+them, one object a line: {"kind", "text", "ids": {tokenizer: [...]}}.  Tokenizers: configs/demo and
+all fixtures.
 
 Run it again when configs/demo/tokenizer.json or a fixture changes.  Usage: make_strings.py
 """
@@ -8,18 +9,14 @@ import json
 import pathlib
 import random
 
-from tokenizers import Tokenizer
-
+from reference import FOLDERS, reference
 from string_kinds import KINDS
 
 HERE = pathlib.Path(__file__).parent
-FOLDERS = {"demo": HERE.parent.parent / "configs" / "demo"}
-FOLDERS.update({f.name: f for f in sorted((HERE / "fixtures").iterdir())})
 
 
 def main():
-    tokenizers = {name: Tokenizer.from_file(str(folder / "tokenizer.json"))
-                  for name, folder in FOLDERS.items()}
+    tokenizers = {name: reference(folder) for name, folder in FOLDERS.items()}
     rng = random.Random(20261123)
     seen, lines = {""}, [("empty", "")]
     for kind, (make, count) in KINDS.items():
@@ -32,7 +29,7 @@ def main():
     assert len(lines) == 2000, len(lines)
     with open(HERE / "strings.jsonl", "w", encoding="ascii") as out:
         for kind, text in lines:
-            ids = {name: t.encode(text, add_special_tokens=False).ids for name, t in tokenizers.items()}
+            ids = {name: t.ids([text])[0] for name, t in tokenizers.items()}
             out.write(json.dumps({"kind": kind, "text": text, "ids": ids}, separators=(",", ":")) + "\n")
 
 

@@ -3,12 +3,16 @@
 SPECIALS = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<s>", "</s>",
             "<pad>", "<a>", "<b>", "<a><b>", "<a", "<a><", "<｜left｜>", "<right>", "<both>", "word",
             "Wörter", "<norm>", "rm>", "tail", "  ", "<|begin_of_text|>", "<|end_of_text|>",
-            "<|User|>", "<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<unk>", "<｜User", "｜>"]
+            "<|User|>", "<|endoftext|>", "[gMASK]", "<sop>", "<|user|>", "<unk>", "<｜User", "｜>",
+            "<|EOT|>", "tokenization", "<｜fim▁hole｜>", "[MASK]", "<think>", "</think>", "/nothink", "<|observation|>",
+            "[BOS]", "[EOS]", "<|im_end|>", "<|im_user|>", "<|tool_call_begin|>", "[EOT]", "[PAD]", "a b\tc", "狐!",
+            "  \u3000<", "<|reserved_token_2643|>", "<|reserved_token_2889|>", "<|reserved_token_2638|>", "[BO",
+            "<|im_", "<|reserved_token_"]
 WORDS = """the of and to in is that it was for on are with as his they be at one have this from or
 had by hot but some what there we can out other were all your when up use how said an each she which
 don't I'll we've he'd she's they're I'm WORLD'S CamelCase iPhone naïve façade über straße élève señor
 Быстрая лиса через собаку γρήγορη αλεπού internationalization tokenization wordy words swordfish
-themselves tailor tail entail unreachable quick brown fox latent attention""".split()
+themselves tailor tail entail unreachable quick brown fox latent attention CAN'T it'ſ IT'LL HELLOworld ΣΑΣ ǅungla""".split()
 SPACES = [" ", "  ", "   ", "\t", "\n", "\r\n", "\r", "\v", "\f", "\u0085", "\u00a0", "\u1680", "\u180e",
           "\u2000", "\u2003", "\u2009", "\u200a", "\u200b", "\u2028", "\u2029", "\u202f", "\u205f",
           "\u2060", "\u3000", "\ufeff", "\x1c", "\x1f"]
