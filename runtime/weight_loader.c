@@ -6,6 +6,8 @@
 
 #include "runtime/weight_reader.h"
 
+enum { PROGRESS_BYTES = 32 << 20 }; /* that a thread reads between two reports */
+
 struct loader {
     struct weights *weights;
     struct arena *arena;
@@ -13,8 +15,17 @@ struct loader {
     const struct safetensors *checkpoint; /* NULL: random */
     const struct shard_plan *plan;
     const struct weight_loader_options *options;
-    struct weight_reader reader;
+    const struct device_ops *device;
+    struct reader_thread *thread; /* [n_threads] */
+    int n_threads;
     int64_t total;
+};
+
+/* What a thread reads with, and how its part of the last slice went. */
+struct reader_thread {
+    struct weight_reader reader;
+    enum status status;
+    char text[STATUS_TEXT_MAX];
 };
 
 /* Where a tensor goes: a packed matrix (one of its `count`), or a plain tensor. */
@@ -213,8 +224,9 @@ static void set_scales(const struct loader *l, const struct weight_source *sourc
     for (int64_t j = 0; j < w->k;) {
         int64_t group = matrix_group(w, index, j);
         for (int64_t i = 0; i < w->n; i++)
-            matrix_set_scale(w, index, i, group,
-                             weight_reader_scale(&l->reader, source, row + i, column + j));
+            matrix_set_scale(
+                w, index, i, group,
+                weight_reader_scale(&l->thread[0].reader, source, row + i, column + j));
         while (j < w->k && matrix_group(w, index, j) == group)
             j++;
     }
@@ -228,7 +240,7 @@ static void set_scales_transposed(const struct loader *l, const struct weight_so
         int64_t group = matrix_group(w, index, j);
         for (int64_t i = 0; i < w->n; i++)
             matrix_set_scale(w, index, i, group,
-                             weight_reader_scale(&l->reader, source, row + j, i));
+                             weight_reader_scale(&l->thread[0].reader, source, row + j, i));
         while (j < w->k && matrix_group(w, index, j) == group)
             j++;
     }
@@ -241,7 +253,7 @@ static enum status place_scales(struct loader *l, const struct weight_item *item
 {
     int index;
     struct matrix *matrix = target_matrix(l, item, &index);
-    TRY(weight_reader_scales(&l->reader, item, source, rows, columns));
+    TRY(weight_reader_scales(&l->thread[0].reader, item, source, rows, columns));
     if (matrix != NULL) {
         set_scales(l, source, matrix, index, rows->begin, columns->begin);
         return STATUS_OK;
@@ -257,15 +269,15 @@ static enum status place_scales(struct loader *l, const struct weight_item *item
     return STATUS_OK;
 }
 
-/* The reader holds `n` rows from `row` on (in the tensor's rows). */
+/* `from` holds `n` rows from `row` on (in the tensor's rows). */
 static void place_rows(struct loader *l, const struct weight_item *item, enum dtype dtype,
-                       const struct span *rows, const struct span *columns, int64_t row, int64_t n)
+                       const struct span *rows, const struct span *columns, int64_t row, int64_t n,
+                       const char *from)
 {
     int index;
     int64_t width = span_size(*columns), local = row - rows->begin;
     struct matrix *matrix = target_matrix(l, item, &index);
     struct tensor *vector = target_vector(l, item);
-    const char *from = l->reader.rows;
 
     if (matrix != NULL) {
         matrix_pack(matrix, index, local, n, from, width);
@@ -285,30 +297,87 @@ static void place_rows(struct loader *l, const struct weight_item *item, enum dt
     }
 }
 
+/* The slice of one tensor while the threads read it. */
+struct slice {
+    struct loader *loader;
+    const struct weight_item *item;
+    const struct weight_source *source;
+    struct span rows, columns; /* of the slice */
+    struct span next;          /* rows being read */
+    int64_t step; /* rows that are not divided: a block of a matrix, a head of kv_b_proj */
+};
+
+static enum status load_rows(struct slice *slice, struct weight_reader *reader, int64_t begin,
+                             int64_t end)
+{
+    int64_t capacity = weight_reader_capacity(reader, slice->source, span_size(slice->columns));
+    int64_t most = slice->step > capacity ? capacity : capacity / slice->step * slice->step;
+    if (slice->item->field == WEIGHT_UKV)
+        most = slice->step;
+    for (int64_t row = begin; row < end; row += most) {
+        int64_t n = end - row < most ? end - row : most;
+        TRY(weight_reader_rows(reader, slice->item, slice->source, &slice->columns, row, n));
+        place_rows(slice->loader, slice->item, slice->source->dtype, &slice->rows, &slice->columns,
+                   row, n, reader->rows);
+    }
+    return STATUS_OK;
+}
+
+/* A thread's share of slice->next: whole steps. */
+static void load_part(void *context, int thread, int n_threads)
+{
+    struct slice *slice = context;
+    struct reader_thread *own = &slice->loader->thread[thread];
+    int64_t n = span_size(slice->next), steps = (n + slice->step - 1) / slice->step;
+    int64_t begin = steps * thread / n_threads * slice->step;
+    int64_t end = steps * (thread + 1) / n_threads * slice->step;
+    end = end < n ? end : n;
+    own->status =
+        load_rows(slice, &own->reader, slice->next.begin + begin, slice->next.begin + end);
+    if (own->status != STATUS_OK)
+        memcpy(own->text, status_text(), strlen(status_text()) + 1);
+}
+
+/* The first failure in the order of rows becomes that of the caller's thread. */
+static enum status first_failure(const struct loader *l)
+{
+    for (int i = 0; i < l->n_threads; i++) {
+        if (l->thread[i].status == STATUS_OK)
+            continue;
+        status_set_text(l->thread[i].text);
+        return status_trace(l->thread[i].status, __FILE__, __LINE__, "load_rows");
+    }
+    return STATUS_OK;
+}
+
 static enum status load_item(void *context, const struct weight_item *item)
 {
     struct loader *l = context;
     struct weight_source source;
-    struct span rows, columns;
+    struct slice slice = {.loader = l, .item = item, .source = &source, .step = MATRIX_BLOCK};
 
-    weight_slice(l->config, l->plan, item, &rows, &columns);
-    if (span_size(rows) == 0)
+    weight_slice(l->config, l->plan, item, &slice.rows, &slice.columns);
+    if (span_size(slice.rows) == 0)
         return STATUS_OK;
     TRY(weights_find(l->config, l->checkpoint, item, &source));
-    int64_t step = weight_reader_capacity(&l->reader, &source, span_size(columns));
     if (item->field == WEIGHT_UKV)
-        step = l->config->d_n + l->config->d_v;
+        slice.step = l->config->d_n + l->config->d_v;
+    const struct span one = {slice.rows.begin, slice.rows.begin + 1};
+    int64_t row_bytes = weight_source_bytes(&source, &one, &slice.columns) + 1;
+    int64_t most = (PROGRESS_BYTES / row_bytes / slice.step + 1) * slice.step * l->n_threads;
     int64_t before = l->weights->bytes_read;
-    for (int64_t row = rows.begin; row < rows.end; row += step) {
-        const struct span done = {rows.begin, row + step < rows.end ? row + step : rows.end};
-        TRY(weight_reader_rows(&l->reader, item, &source, &columns, row, done.end - row));
-        place_rows(l, item, source.dtype, &rows, &columns, row, done.end - row);
-        l->weights->bytes_read = before + weight_source_bytes(&source, &done, &columns);
+    for (int64_t row = slice.rows.begin; row < slice.rows.end; row += most) {
+        slice.next.begin = row;
+        slice.next.end = row + most < slice.rows.end ? row + most : slice.rows.end;
+        l->device->run_threads(load_part, &slice);
+        TRY(first_failure(l));
+        const struct span done = {slice.rows.begin, slice.next.end};
+        l->weights->bytes_read = before + weight_source_bytes(&source, &done, &slice.columns);
         if (l->options->on_progress != NULL)
             l->options->on_progress(l->options->progress_context, l->weights->bytes_read, l->total);
     }
     if (source.scale_rows > 0)
-        TRY(place_scales(l, item, &source, &rows, &columns));
+        TRY(place_scales(l, item, &source, &slice.rows, &slice.columns));
     return STATUS_OK;
 }
 
@@ -364,20 +433,28 @@ enum status weights_load(struct weights *weights, struct arena *arena,
                          const struct safetensors *checkpoint, const struct shard_plan *plan,
                          const struct weight_loader_options *options)
 {
-    enum status status;
+    enum status status = STATUS_OK;
     struct loader l = {.weights = weights,
                        .arena = arena,
                        .config = config,
                        .checkpoint = checkpoint,
                        .plan = plan,
-                       .options = options};
-    TRY(weight_reader_open(&l.reader, config, checkpoint));
+                       .options = options,
+                       .device = device,
+                       .n_threads = device->count_threads()};
+    l.thread = calloc((size_t)l.n_threads, sizeof *l.thread);
+    if (l.thread == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d readers", l.n_threads);
+    for (int i = 0; i < l.n_threads; i++)
+        TRY_GOTO(status, end, weight_reader_open(&l.thread[i].reader, config, checkpoint));
     TRY_GOTO(status, end, weights_rank_bytes(config, checkpoint, plan, &l.total));
     TRY_GOTO(status, end, arena_open(arena, device, "weights", (size_t)weights->bytes_resident));
     TRY_GOTO(status, end, weights_each(config, lay_out_item, &l));
     TRY_GOTO(status, end, weights_each(config, load_item, &l));
 end:
-    weight_reader_close(&l.reader);
+    for (int i = 0; i < l.n_threads; i++)
+        weight_reader_close(&l.thread[i].reader);
+    free(l.thread);
     return status;
 }
 

@@ -8,7 +8,7 @@
 #include "runtime/random_weights.h"
 
 enum {
-    BUFFER_BYTES = 4 << 20, /* read and checked at a time */
+    BUFFER_BYTES = 1 << 20, /* read, checked and packed while it is in the cache */
     ROW_SLACK = 16,         /* two words of int4 around a slice of a row */
     I4_IN_WORD = 8
 };
@@ -112,33 +112,29 @@ static void fill_random(struct weight_reader *reader, const struct weight_item *
                             (row + i) * item_columns(item) + columns->begin, width);
 }
 
-/* Index of the first NaN or infinity among `count` numbers, or -1. */
+/* Which of `count` numbers is NaN or infinite: the first, or -1. */
 static int64_t find_not_finite(const void *data, enum dtype dtype, int64_t count)
 {
     const uint32_t *wide = data;
-    const uint16_t *half = data;
+    const uint16_t *half = data, exponent = dtype == DTYPE_BF16 ? 0x7f80u : 0x7c00u;
     const uint8_t *byte = data;
-    uint16_t exponent = dtype == DTYPE_BF16 ? 0x7f80u : 0x7c00u;
-    switch (dtype) {
-    case DTYPE_F32:
-        for (int64_t i = 0; i < count; i++)
-            if ((wide[i] & 0x7f800000u) == 0x7f800000u)
+    enum { RUN = 1024 }; /* looked at without leaving */
+    for (int64_t begin = 0; begin < count; begin += RUN) {
+        int64_t end = begin + RUN < count ? begin + RUN : count;
+        unsigned bad = 0;
+        for (int64_t i = begin; i < end && dtype == DTYPE_F32; i++)
+            bad |= (wide[i] & 0x7f800000u) == 0x7f800000u;
+        for (int64_t i = begin; i < end && (dtype == DTYPE_F16 || dtype == DTYPE_BF16); i++)
+            bad |= (half[i] & exponent) == exponent;
+        for (int64_t i = begin; i < end && dtype == DTYPE_F8_E4M3; i++)
+            bad |= (byte[i] & 0x7fu) == 0x7fu;
+        for (int64_t i = begin; i < end && bad; i++)
+            if (dtype == DTYPE_F32       ? (wide[i] & 0x7f800000u) == 0x7f800000u
+                : dtype == DTYPE_F8_E4M3 ? (byte[i] & 0x7fu) == 0x7fu
+                                         : (half[i] & exponent) == exponent)
                 return i;
-        return -1;
-    case DTYPE_F16:
-    case DTYPE_BF16:
-        for (int64_t i = 0; i < count; i++)
-            if ((half[i] & exponent) == exponent)
-                return i;
-        return -1;
-    case DTYPE_F8_E4M3:
-        for (int64_t i = 0; i < count; i++)
-            if ((byte[i] & 0x7fu) == 0x7fu)
-                return i;
-        return -1;
-    default: /* every int4 is a number */
-        return -1;
     }
+    return -1; /* every int4 is a number */
 }
 
 static enum status refuse_number(const struct weight_reader *reader,

@@ -23,6 +23,10 @@ struct device_ops {
      * Errors: STATUS_NO_MEMORY (the system refuses a thread), STATUS_INVALID (there is a pool). */
     enum status (*open_threads)(int n_threads);
     void (*close_threads)(void);
+    int (*count_threads)(void);
+
+    /* Calls work(context, thread, n_threads) on every thread; returns when all are done. */
+    void (*run_threads)(void (*work)(void *context, int thread, int n_threads), void *context);
 
     /* Zeroed memory, aligned to at least 64 bytes.  Owner: caller; end with `release`.
      * Errors: STATUS_NO_MEMORY (text: bytes wanted). */

@@ -79,45 +79,98 @@ struct matrix matrix_at(const struct matrix *w, int index)
     return one;
 }
 
-/* The low half of a byte has the even column. */
-static void put_half(char *byte, int64_t column, char number)
+/* Four rows of four 16-bit numbers each become columns: to[4 x MATRIX_BLOCK]. */
+static void turn_16(char *to, const char *from, int64_t stride)
 {
-    unsigned half = (unsigned)number & 15u;
-    *byte = (char)((unsigned char)*byte | (column % 2 == 0 ? half : half << 4));
+    uint64_t row[4], low = 0x0000ffff0000ffffu;
+    for (int i = 0; i < 4; i++)
+        memcpy(&row[i], from + i * stride, sizeof row[i]);
+    uint64_t a = (row[0] & low) | (row[1] & low) << 16, b = (row[0] >> 16 & low) | (row[1] & ~low);
+    uint64_t c = (row[2] & low) | (row[3] & low) << 16, d = (row[2] >> 16 & low) | (row[3] & ~low);
+    const uint64_t column[4] = {(a & 0xffffffffu) | c << 32, (b & 0xffffffffu) | d << 32,
+                                a >> 32 | (c & ~(uint64_t)0xffffffffu),
+                                b >> 32 | (d & ~(uint64_t)0xffffffffu)};
+    for (int j = 0; j < 4; j++)
+        memcpy(to + j * 2 * MATRIX_BLOCK, &column[j], sizeof column[j]);
 }
 
-/* Copies source element (i, j) at source[i * row_stride + j * column_stride] to row `row + i`. */
-static void pack(struct matrix *w, int index, int64_t row, int64_t rows, const char *source,
-                 int64_t row_stride, int64_t column_stride)
+/* Four rows of four 8-bit numbers each. */
+static void turn_8(char *to, const char *from, int64_t stride)
 {
-    int is_i4 = w->dtype == DTYPE_I4;
-    size_t bytes = is_i4 ? 1 : dtype_bytes(w->dtype), block_bytes = matrix_block_bytes(w);
-    struct matrix one = matrix_at(w, index);
-    assert(row >= 0 && row + rows <= w->n);
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t r = row + i;
-        char *target = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * block_bytes +
-                       (size_t)(r % MATRIX_BLOCK) * bytes;
-        const char *from = source + i * row_stride * (int64_t)bytes;
-        if (is_i4)
-            for (int64_t j = 0; j < w->k; j++)
-                put_half(target + j / 2 * MATRIX_BLOCK, j, from[j * column_stride]);
-        else
-            for (int64_t j = 0; j < w->k; j++)
-                memcpy(target + (size_t)(j * MATRIX_BLOCK) * bytes,
-                       from + j * column_stride * (int64_t)bytes, bytes);
+    uint32_t row[4], low = 0x00ff00ffu;
+    for (int i = 0; i < 4; i++)
+        memcpy(&row[i], from + i * stride, sizeof row[i]);
+    uint32_t a = (row[0] & low) | (row[1] & low) << 8, b = (row[0] >> 8 & low) | (row[1] & ~low);
+    uint32_t c = (row[2] & low) | (row[3] & low) << 8, d = (row[2] >> 8 & low) | (row[3] & ~low);
+    const uint32_t column[4] = {(a & 0xffffu) | c << 16, (b & 0xffffu) | d << 16,
+                                a >> 16 | (c & 0xffff0000u), b >> 16 | (d & 0xffff0000u)};
+    for (int j = 0; j < 4; j++)
+        memcpy(to + j * MATRIX_BLOCK, &column[j], sizeof column[j]);
+}
+
+/* One row of k numbers, MATRIX_BLOCK apart in `to`, from column `first` on. */
+static void pack_row(char *to, const char *from, int64_t first, int64_t k, size_t bytes)
+{
+    for (int64_t j = first; j < k; j++)
+        memcpy(to + (size_t)(j * MATRIX_BLOCK) * bytes, from + (size_t)j * bytes, bytes);
+}
+
+/* Two columns to a byte, the even one in the low half. */
+static void pack_row_i4(char *to, const char *from, int64_t k)
+{
+    for (int64_t j = 0; j < k; j += 2) {
+        unsigned low = (unsigned char)from[j], high = j + 1 < k ? (unsigned char)from[j + 1] : 0;
+        to[j / 2 * MATRIX_BLOCK] = (char)(low | high << 4);
     }
+}
+
+/* Four rows side by side: in squares of 4 x 4, the rest number by number. */
+static void pack_four(char *to, const char *from, int64_t stride, int64_t k, size_t bytes)
+{
+    int64_t whole = bytes == 1 || bytes == 2 ? k / 4 * 4 : 0;
+    for (int64_t j = 0; j < whole && bytes == 2; j += 4)
+        turn_16(to + j * 2 * MATRIX_BLOCK, from + j * 2, stride);
+    for (int64_t j = 0; j < whole && bytes == 1; j += 4)
+        turn_8(to + j * MATRIX_BLOCK, from + j, stride);
+    for (int i = 0; i < 4; i++)
+        pack_row(to + (size_t)i * bytes, from + i * stride, whole, k, bytes);
 }
 
 void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
                  int64_t source_stride)
 {
-    pack(w, index, row, rows, source, source_stride, 1);
+    size_t bytes = w->dtype == DTYPE_I4 ? 1 : dtype_bytes(w->dtype);
+    size_t block_bytes = matrix_block_bytes(w);
+    int64_t stride = source_stride * (int64_t)bytes, step;
+    struct matrix one = matrix_at(w, index);
+    const char *from = source;
+    assert(row >= 0 && row + rows <= w->n);
+    for (int64_t r = row; r < row + rows; r += step, from += step * stride) {
+        char *to = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * block_bytes +
+                   (size_t)(r % MATRIX_BLOCK) * bytes;
+        step = r % 4 == 0 && row + rows - r >= 4 && w->dtype != DTYPE_I4 ? 4 : 1;
+        if (w->dtype == DTYPE_I4)
+            pack_row_i4(to, from, w->k);
+        else if (step == 4)
+            pack_four(to, from, stride, w->k, bytes);
+        else
+            pack_row(to, from, 0, w->k, bytes);
+    }
 }
 
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride)
 {
-    pack(w, index, 0, w->n, source, 1, source_stride);
+    assert(w->dtype != DTYPE_I4);
+    size_t bytes = dtype_bytes(w->dtype), block_bytes = matrix_block_bytes(w);
+    struct matrix one = matrix_at(w, index);
+    for (int64_t r = 0; r < w->n; r += MATRIX_BLOCK) {
+        int64_t width = w->n - r < MATRIX_BLOCK ? w->n - r : MATRIX_BLOCK;
+        char *to = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * block_bytes;
+        const char *from = (const char *)source + (size_t)r * bytes;
+        for (int64_t j = 0; j < w->k; j++)
+            memcpy(to + (size_t)(j * MATRIX_BLOCK) * bytes,
+                   from + (size_t)(j * source_stride) * bytes, (size_t)width * bytes);
+    }
 }
 
 void matrix_set_scale(struct matrix *w, int index, int64_t row, int64_t group, float scale)

@@ -99,7 +99,7 @@ void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const v
                  int64_t source_stride);
 
 /* Packs the transpose: column c of `source` [k, n] (row-major, stride `source_stride`) becomes row c
- * of matrix `index`. */
+ * of matrix `index`.  Not for I4. */
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride);
 
 /* Sets the scale of one row and group of matrix `index`; exact where the scale has the stored type. */

@@ -43,28 +43,44 @@ static void packing_puts_16_rows_side_by_side(void **state)
     weights_close(&w);
 }
 
+/* Every type, any first row and any number of rows, each number at its place; the transpose too. */
 static void rows_in_parts_and_the_transpose_pack_to_the_same(void **state)
 {
     (void)state;
-    enum { N = 37, K = 6 };
-    struct weights w = weights_open(DTYPE_BF16, 1, N, K, 1);
-    uint16_t stored[N * K], transposed[K * N];
-    dtype_from_f32(stored, DTYPE_BF16, w.values, N * K);
-    for (int r = 0; r < N; r++)
-        for (int j = 0; j < K; j++)
-            transposed[j * N + r] = stored[r * K + j];
-    struct matrix parts = w.matrix, turned = w.matrix;
-    parts.data = calloc(matrix_bytes(&w.matrix), 1);
-    turned.data = calloc(matrix_bytes(&w.matrix), 1);
-    assert_true(parts.data && turned.data);
-    matrix_pack(&parts, 0, 0, 10, stored, K);
-    matrix_pack(&parts, 0, 10, N - 10, stored + 10 * K, K);
-    matrix_pack_transposed(&turned, 0, transposed, N);
-    assert_memory_equal(parts.data, w.matrix.data, matrix_bytes(&w.matrix));
-    assert_memory_equal(turned.data, w.matrix.data, matrix_bytes(&w.matrix));
-    free(parts.data);
-    free(turned.data);
-    weights_close(&w);
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F8_E4M3, DTYPE_I4};
+    enum { N = 37, K = 27 };
+    for (int d = 0; d < 4; d++) {
+        struct weights w = weights_open(types[d], 1, N, K, (uint64_t)d);
+        size_t bytes = stored_bytes(types[d]);
+        char transposed[N * K * 4];
+        for (int r = 0; r < N; r++)
+            for (int j = 0; j < K; j++)
+                memcpy(transposed + (size_t)(j * N + r) * bytes,
+                       w.stored + (size_t)(r * K + j) * bytes, bytes);
+        for (int first = 1; first < N; first++) {
+            struct matrix parts = w.matrix;
+            parts.data = calloc(matrix_bytes(&w.matrix), 1);
+            assert_non_null(parts.data);
+            matrix_pack(&parts, 0, 0, first, w.stored, K);
+            matrix_pack(&parts, 0, first, N - first, w.stored + (size_t)(first * K) * bytes, K);
+            assert_memory_equal(parts.data, w.matrix.data, matrix_bytes(&w.matrix));
+            free(parts.data);
+        }
+        if (types[d] != DTYPE_I4) {
+            struct matrix turned = w.matrix;
+            turned.data = calloc(matrix_bytes(&w.matrix), 1);
+            assert_non_null(turned.data);
+            matrix_pack_transposed(&turned, 0, transposed, N);
+            assert_memory_equal(turned.data, w.matrix.data, matrix_bytes(&w.matrix));
+            free(turned.data);
+        }
+        const char *packed = w.matrix.data;
+        for (int r = 0; r < N && types[d] != DTYPE_I4; r++)
+            for (int j = 0; j < K; j++)
+                assert_memory_equal(packed + (size_t)((r / 16 * K + j) * 16 + r % 16) * bytes,
+                                    w.stored + (size_t)(r * K + j) * bytes, bytes);
+        weights_close(&w);
+    }
 }
 
 static void halves_of_a_byte_are_an_even_and_an_odd_column(void **state)
