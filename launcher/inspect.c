@@ -38,7 +38,7 @@ static int has_weights(const char *directory)
     struct stat found;
     for (int i = 0; i < 2; i++) {
         snprintf(path, sizeof path, "%s/%s", directory, name[i]);
-        if (stat(path, &found) == 0)
+        if (lstat(path, &found) == 0)
             return 1;
     }
     return 0;

@@ -1,6 +1,7 @@
 #include "runtime/model_config.h"
 
 #include "runtime/model_config_parts.h"
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -301,7 +302,7 @@ static enum status read_generation_config(struct model_config *config, const cha
     json_t *root = NULL;
     struct stat info;
     char text[64];
-    if (stat(path, &info) != 0 || !config->is_countable)
+    if ((lstat(path, &info) != 0 && errno == ENOENT) || !config->is_countable)
         return STATUS_OK;
     TRY(json_read(&root, path));
     enum status status;

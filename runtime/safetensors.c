@@ -311,11 +311,12 @@ enum status safetensors_open(struct safetensors **checkpoint, const char *direct
              strlen(directory), MAX_PATH - 64);
     snprintf(one, sizeof one, "%s/model.safetensors", directory);
     snprintf(index, sizeof index, "%s/model.safetensors.index.json", directory);
-    if (stat(one, &info) == 0)
+    /* lstat: a link that leads nowhere, as of a broken download, is named when it is opened */
+    if (lstat(one, &info) == 0)
         return open_one(checkpoint, directory, "model.safetensors");
     if (errno != ENOENT)
         FAIL(STATUS_IO, "%s: cannot open: %s", one, strerror(errno));
-    if (stat(index, &info) == 0)
+    if (lstat(index, &info) == 0)
         return open_index(checkpoint, directory, index);
     FAIL(STATUS_IO, "%s: no model.safetensors and no model.safetensors.index.json there",
          directory);
