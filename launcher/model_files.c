@@ -1,10 +1,10 @@
 #include "launcher/model_files.h"
+#include "runtime/json.h"
 #include "runtime/safetensors.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,11 +60,7 @@ static void edit_config(struct model_files *files, int n_layers)
 static enum status read_config(struct model_files *files, struct model_config *config,
                                const char *path, int n_layers)
 {
-    json_error_t error;
-    files->config = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    if (files->config == NULL)
-        FAIL(error.line < 0 ? STATUS_IO : STATUS_INVALID, "%s: line %d: %s", path, error.line,
-             error.text);
+    TRY(json_read(&files->config, path));
     edit_config(files, n_layers);
     char *text = json_dumps(files->config, 0);
     if (text == NULL)
