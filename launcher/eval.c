@@ -2,6 +2,7 @@
  * scored with BOS as context only. */
 #include "launcher/commands.h"
 #include "launcher/failure.h"
+#include "launcher/model_tokenizer.h"
 #include "launcher/prompts.h"
 #include "launcher/report.h"
 #include "launcher/text_input.h"
@@ -43,7 +44,7 @@ static enum status prepare(struct eval *eval)
 {
     const struct options *options = eval->options;
     char *text = NULL;
-    TRY(tokenizer_open(&eval->tokenizer, options->model));
+    TRY(model_tokenizer_open(&eval->tokenizer, options->model, &eval->config));
     if (eval->tokenizer == NULL)
         FAIL(STATUS_IO, "%s: no tokenizer.json there: eval needs one", options->model);
     TRY(prompts_bos(&eval->bos, options, eval->tokenizer, &eval->config));

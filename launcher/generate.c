@@ -7,6 +7,7 @@
 #include "launcher/commands.h"
 #include "launcher/failure.h"
 #include "launcher/logits_dump.h"
+#include "launcher/model_tokenizer.h"
 #include "launcher/prompts.h"
 #include "launcher/report.h"
 #include "runtime/generation.h"
@@ -37,7 +38,7 @@ static enum status prepare(struct generate *generate)
     int64_t limit = options->max_model_len;
     TRY(model_config_load(&generate->config, options->model));
     TRY(model_config_check_supported(&generate->config, options->model));
-    TRY(tokenizer_open(&generate->tokenizer, options->model));
+    TRY(model_tokenizer_open(&generate->tokenizer, options->model, &generate->config));
     if (options->stop.count > 0 && generate->tokenizer == NULL)
         FAIL(STATUS_USAGE, "--stop: %s has no tokenizer.json, so there is no text to stop at",
              options->model);

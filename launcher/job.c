@@ -1,6 +1,7 @@
 #include "launcher/job.h"
 #include "kernels/core/log.h"
 #include "launcher/failure.h"
+#include "launcher/model_tokenizer.h"
 #include "parallel/topology.h"
 
 enum status job_open(struct job *job, const struct options *options, enum status read, int *argc,
@@ -62,6 +63,7 @@ enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job
     enum status status =
         topology_bind(&topology, &job->process, job->options->numa_bind == NUMA_AUTO);
     TRY(comm_agree(&job->world, status));
+    TRY(model_tokenizer_compare(&job->world, job->options->model));
     options.n_threads =
         (int)(job->options->threads > 0 ? job->options->threads : topology.own_cores);
     if (options.n_threads < 1)

@@ -27,8 +27,8 @@ static inline int job_is_root(const struct job *job)
     return job->process.rank == 0;
 }
 
-/* Binds this rank and loads the model, with progress on rank 0.  `max_model_len` 0: the model's own.
- * *load_ns: time it took.  Collective; owner: caller; end with engine_close. */
+/* Binds this rank, compares the tokenizer files of all ranks and loads the model, with progress on
+ * rank 0.  `max_model_len` 0: the model's own.  *load_ns: time it took.  Collective; owner: caller; end with engine_close. */
 enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job *job,
                             int max_model_len);
 
