@@ -28,8 +28,7 @@ if SHOWS_TABLE:
 check = cli.Check()
 
 KILL_S = 60 # a process that takes longer hangs; nothing else about time is tested
-# mpirun gives the other ranks 2 seconds to end when one has failed; here all end by themselves
-MPIRUN = cli.MPIRUN + ["--mca", "odls_base_sigkill_timeout", "0"]
+MPIRUN = cli.MPIRUN + cli.QUICK_END
 WORKERS = 2
 SANITIZED = "SANITIZED" in os.environ
 REQUEST = ["--prompt-ids", "5,6,7", "--max-tokens", "2"]
