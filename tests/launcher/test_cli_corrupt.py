@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Model directories that are damaged, contradictory or somebody else's: one line that names the file
-and the key or tensor, exit code 1 or 2, nothing on stdout, no signal.
+"""Model directories that are damaged, contradictory or somebody else's: one line that names the
+file and the key or tensor, exit code 1 or 2, nothing on stdout, no signal.
 
 Each row runs on one rank.  On two it runs unless it says alone=True: those differ from a row that
-does only in the bad value.  With sanitizers, whose ranks start slowly, every second of them.
+does only in the bad value.  With sanitizers, whose ranks start slowly, every fourth of them.
 
     test_cli_corrupt.py PROGRAM            the test
     test_cli_corrupt.py --table PROGRAM    also prints each line and how long the program took
@@ -18,9 +18,11 @@ import time
 
 import cli
 import corrupt
-from corrupt import (INDEX, SHARD, WEIGHTS, add, before, behind, bpe, config, cut, drop, header_length,
+from corrupt import (INDEX, SHARD, WEIGHTS, add, before, behind, bpe, config, cut, drop,
+    header_length,
                      header_text, index, key, keys, mapped, moved, pack, poison, remove, rename,
-                     replaced, retag, scaling, text, tokenizer_file, tokens, twice, weights, without)
+                     replaced, retag, scaling, text, tokenizer_file, tokens, twice, weights,
+                     without)
 
 SHOWS_TABLE = "--table" in sys.argv
 if SHOWS_TABLE:
@@ -125,7 +127,8 @@ for kind, data, why in NOT_JSON:
         base="t9-shards", alone=same)
     raw = data if isinstance(data, bytes) else data.encode()
     row("header-" + kind, weights(lambda h, b, raw=raw: pack(raw, b)), WEIGHTS, alone=same)
-row("header-deep-inside", header_text(lambda t: t[:-1] + b', "x": ' + b"[" * 100000), WEIGHTS, "depth")
+row("header-deep-inside", header_text(lambda t: t[:-1] + b', "x": ' + b"[" * 100000), WEIGHTS,
+    "depth")
 row("config-trailing", behind(CONFIG, b"{}"), CONFIG, "not JSON")
 
 # the header of a safetensors file
@@ -214,7 +217,8 @@ row("nested-dropped", weights(lambda h, b: ({n.replace("language_model.", ""): e
     "language_model.model.embed_tokens.weight", base="t4b-nested")
 
 # NaN and infinity
-BF16 = {"nan": 0x7fc0, "signalling": 0x7f81, "minus-nan": 0xffc0, "inf": 0x7f80, "minus-inf": 0xff80}
+BF16 = {"nan": 0x7fc0, "signalling": 0x7f81, "minus-nan": 0xffc0, "inf": 0x7f80,
+    "minus-inf": 0xff80}
 F16 = {"nan": 0x7e00, "inf": 0x7c00, "minus-inf": 0xfc00}
 F32 = {"nan": 0x7fc00000, "signalling": 0x7f800001, "inf": 0x7f800000, "minus-inf": 0xff800000}
 for kind, bits in BF16.items():
@@ -283,7 +287,8 @@ row("rope-no-length", config(lambda c: c["rope_scaling"].pop("original_max_posit
 row("rope-betas", scaling(beta_fast=1, beta_slow=32), CONFIG, "beta_fast")
 row("rope-type-unknown", scaling(type="longrope"), "longrope", "not in this version")
 row("rope-types-differ", scaling(rope_type="default"), CONFIG, "rope_type")
-row("rope-both-differ", config(lambda c: c.update(rope_parameters=dict(c["rope_scaling"], factor=8))),
+row("rope-both-differ",
+    config(lambda c: c.update(rope_parameters=dict(c["rope_scaling"], factor=8))),
     CONFIG, "rope_scaling", "rope_parameters")
 row("rope-theta-differs", config(lambda c: c.update(rope_parameters=dict(
     c["rope_scaling"], rope_theta=5000))), CONFIG, "rope_theta")
@@ -336,7 +341,8 @@ row("vocab-id-far", bpe(vocab={"a": 4000000}), TOKENIZER, "4000000")
 row("vocab-id-twice", bpe(vocab={"a": 0, "b": 0}), TOKENIZER, "id 0")
 row("vocab-empty", bpe(vocab={}, merges=[]), TOKENIZER, "model.vocab")
 row("vocab-above-model", tokens(added_tokens=[], model={
-    **corrupt.tokenizer()["model"], "vocab": {"a": 0, "b": 1, "ab": 2, "z": 320}}), "vocab-above-model",
+    **corrupt.tokenizer()["model"], "vocab": {"a": 0, "b": 1, "ab": 2, "z": 320}}),
+    "vocab-above-model",
     "tokenizer", "vocab_size", "320")
 row("added-above-model", lambda folder: (
     corrupt.with_tokenizer(folder), key("vocab_size", 160)(folder),
@@ -362,7 +368,8 @@ row("added-twice", tokens(added_tokens=[{"id": 3, "content": "<s>"}] * 2), TOKEN
     "added_tokens[1]")
 row("tokenizer-version", tokens(version="2.0"), TOKENIZER, "version")
 row("bos-no-token", lambda folder: (corrupt.with_tokenizer(folder), text(
-    TOKENIZER_CONFIG, '{"add_bos_token": true, "bos_token": "<x>"}')(folder)), TOKENIZER_CONFIG, "<x>")
+    TOKENIZER_CONFIG, '{"add_bos_token": true, "bos_token": "<x>"}')(folder)), TOKENIZER_CONFIG,
+    "<x>")
 row("bos-number", lambda folder: (corrupt.with_tokenizer(folder), text(
     TOKENIZER_CONFIG, '{"bos_token": 7}')(folder)), TOKENIZER_CONFIG, "bos_token")
 
@@ -394,16 +401,21 @@ APART = [
     ("apart-nan-of-rank-1", poison(EMBEDDING, 0x7fc0, at=-1), [WEIGHTS, EMBEDDING]),
     ("apart-eos", text(GENERATION, '{"eos_token_id": 7}'), [CONFIG]),
     ("apart-tokenizer", bpe(vocab={"a": 1, "b": 0, "ab": 2}), [TOKENIZER]),
-    ("apart-tokenizer-byte", tokenizer_file(TOKENIZER, lambda name: behind(name, b"\n")), [TOKENIZER]),
+    ("apart-tokenizer-byte", tokenizer_file(TOKENIZER, lambda name: behind(name, b"\n")),
+        [TOKENIZER]),
     ("apart-no-tokenizer", remove(TOKENIZER), [TOKENIZER]),
     ("apart-tokenizer-fifo", replaced(TOKENIZER, os.mkfifo), [TOKENIZER]),
     ("apart-tokenizer-config", text(TOKENIZER_CONFIG, "{}"), [TOKENIZER_CONFIG]),
     ("apart-no-tokenizer-config", remove(TOKENIZER_CONFIG), [TOKENIZER_CONFIG]),
 ]
-# The same files, other options on rank 1.
+# The same files, but rank 1 has another environment or other options: name, both, exit code, parts.
 OPTIONS_APART = [
-    ("apart-seed", ["--seed", "2"]), ("apart-tokens", ["--max-tokens", "3"]),
-    ("apart-temperature", ["--temperature", "0.5"]), ("apart-mode", ["--mla-mode", "expand"]),
+    ("apart-seed", [], ["--seed", "2"], 1, ["options"]),
+    ("apart-tokens", [], ["--max-tokens", "3"], 1, ["options"]),
+    ("apart-temperature", [], ["--temperature", "0.5"], 1, ["options"]),
+    ("apart-mode", [], ["--mla-mode", "expand"], 1, ["options"]),
+    ("apart-variable", ["LATENTRANK_SEED=2"], [], 1, ["options"]),
+    ("apart-bad-variable", ["LATENTRANK_SEED=x"], [], 2, ["LATENTRANK_SEED"]),
 ]
 
 
@@ -411,6 +423,8 @@ def run(command, folder=None):
     """(result, seconds); the program is killed after KILL_S."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("LATENTRANK_")}
     env.update({"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"})
+    if SANITIZED and command[0] == check.program: # only leaks of MPI need whole stacks
+        env["ASAN_OPTIONS"] = "detect_leaks=1:fast_unwind_on_malloc=1"
     begin = time.monotonic()
     result = subprocess.run(["timeout", "-k", "5", str(KILL_S)] + command, stdin=subprocess.DEVNULL,
                             capture_output=True, cwd=folder, env=env, check=False)
@@ -442,14 +456,14 @@ def try_case(case):
     case["damage"](folder)
     command = [check.program] + command_of(case, folder)
     runs = [("1 rank", run(command))]
-    if not case["alone"] and not (SANITIZED and CASES.index(case) % 2):
+    if case["runs_on_two"]:
         runs.append(("2 ranks", run(MPIRUN + ["-n", "2"] + command)))
     if os.path.isdir(folder):
         corrupt.drop_folder(folder)
     return runs
 
 
-def try_apart(name, damage, more):
+def try_apart(name, damage, variables, more):
     """Rank 0 and rank 1 run in directories of their own, with the same relative path."""
     parts = []
     for rank in (0, 1):
@@ -458,8 +472,9 @@ def try_apart(name, damage, more):
         corrupt.with_tokenizer(folder)
         if rank == 1 and damage is not None:
             damage(folder)
-        parts.append(["-n", "1", "-wdir", home, check.program, "generate", "--model", "model"] +
-                     REQUEST + (more if rank == 1 else []))
+        parts.append(["-n", "1", "-wdir", home, "env"] + (variables if rank == 1 else []) +
+                     [check.program, "generate", "--model", "model"] + REQUEST +
+                     (more if rank == 1 else []))
     return run(MPIRUN + parts[0] + [":"] + parts[1])
 
 
@@ -469,19 +484,30 @@ def show(name, where, seconds, line):
     return seconds
 
 
+def choose_for_two():
+    """Sets which rows run on two ranks."""
+    rows = [case for case in CASES if not case["alone"]]
+    for case in CASES:
+        case["runs_on_two"] = False
+    for case in rows[::4 if SANITIZED else 1]:
+        case["runs_on_two"] = True
+
+
 def main():
+    choose_for_two()
     longest = {"1 rank": 0.0, "2 ranks": 0.0}
     with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
         for case, runs in zip(CASES, pool.map(try_case, CASES)):
             for where, (result, seconds) in runs:
                 line = judge(f"{case['name']} on {where}", result, case["code"], case["parts"])
                 longest[where] = max(longest[where], show(case["name"], where, seconds, line))
-        apart = [(name, damage, parts, []) for name, damage, parts in APART]
-        apart += [(name, None, ["options"], more) for name, more in OPTIONS_APART]
-        jobs = [pool.submit(try_apart, name, damage, more) for name, damage, _, more in apart]
-        for (name, _, parts, _), job in zip(apart, jobs):
+        jobs = [(name, 1, parts, pool.submit(try_apart, name, damage, [], []))
+                for name, damage, parts in APART]
+        jobs += [(name, code, parts, pool.submit(try_apart, name, None, variables, more))
+                 for name, variables, more, code, parts in OPTIONS_APART]
+        for name, code, parts, job in jobs:
             result, seconds = job.result()
-            line = judge(name, result, 1, parts + ["rank 1 ("])
+            line = judge(name, result, code, parts + ["rank 1 ("])
             longest["2 ranks"] = max(longest["2 ranks"], show(name, "2 ranks", seconds, line))
 
     # the directories themselves are right: what was refused above was refused for its damage
@@ -490,12 +516,12 @@ def main():
         corrupt.with_tokenizer(folder)
         found = check.run_json("generate", "--model", folder, *REQUEST)
         check.expect(len(found["completions"][0]["ids"]) == 2, f"an unchanged copy of {base} runs")
-    result, _ = try_apart("apart-nothing", None, [])
+    result, _ = try_apart("apart-nothing", None, [], [])
     check.expect(result.returncode == 0, "two ranks with the same files run", result)
 
-    on_two = sum(not case["alone"] for case in CASES)
-    print(f"{len(CASES)} damaged models, {on_two // (2 if SANITIZED else 1)} of them on 2 ranks too; "
-          f"{len(apart)} pairs of ranks that differ")
+    on_two = sum(case["runs_on_two"] for case in CASES)
+    print(f"{len(CASES)} damaged models, {on_two} of them on 2 ranks too; {len(jobs)} "
+          "pairs of ranks that differ")
     if SHOWS_TABLE:
         print(f"longest: {longest['1 rank']:.2f} s on 1 rank, {longest['2 ranks']:.2f} s on 2 ranks "
               "with mpirun's start")
