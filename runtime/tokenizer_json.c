@@ -3,7 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 const char *json_kind(const json_t *value)
@@ -18,7 +18,9 @@ const char *json_kind(const json_t *value)
 
 int json_file_exists(const char *path)
 {
-    return access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR);
+    struct stat info;
+    /* lstat: a link that leads nowhere is named when it is opened */
+    return lstat(path, &info) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 enum status json_take_file(json_t **root, uint64_t *hash, const char *path)

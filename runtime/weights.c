@@ -351,14 +351,16 @@ static enum status check_item(void *context, const struct weight_item *item)
 /* MTP layers follow the last layer; old checkpoints hold inv_freq; a tied lm_head may be written. */
 static int is_skipped(const struct model_config *c, const char *name)
 {
+    static const char layers[] = "model.layers.";
     size_t prefix = strlen(c->tensor_prefix);
-    int layer;
     if (strncmp(name, c->tensor_prefix, prefix) != 0)
         return 1; /* a vision tower beside the language model */
     name += prefix;
-    if (sscanf(name, "model.layers.%d.", &layer) == 1 && layer >= c->n_layers &&
-        layer < c->n_layers + c->n_mtp_layers)
-        return 1;
+    if (strncmp(name, layers, sizeof layers - 1) == 0) {
+        long layer = strtol(name + sizeof layers - 1, NULL, 10);
+        if (layer >= c->n_layers && layer < (long)c->n_layers + c->n_mtp_layers)
+            return 1;
+    }
     if (strstr(name, ".rotary_emb.inv_freq") != NULL)
         return 1;
     return c->ties_embeddings && strcmp(name, "lm_head.weight") == 0;

@@ -104,8 +104,6 @@ for kind, make, why in NO_FILE:
         alone=kind != "fifo")
     row("index-is-" + kind, replaced(INDEX, make), INDEX, why, base="t9-shards")
     row("generation-is-" + kind, replaced(GENERATION, make), GENERATION, why)
-    if kind == "dangling": # a tokenizer.json that leads nowhere counts as none
-        continue
     row("tokenizer-is-" + kind, replaced(TOKENIZER, make), TOKENIZER, why)
     row("tokenizer-config-is-" + kind,
         tokenizer_file(TOKENIZER_CONFIG, lambda name, make=make: replaced(name, make)),
@@ -244,6 +242,63 @@ row("inf-in-query-bias", poison("model.layers.0.self_attn.q_a_proj.bias", 0x7f80
     "q_a_proj.bias", base="t2d-attention-bias")
 row("nan-in-tied-embedding", poison(EMBEDDING, 0x7fc0, at=-1), WEIGHTS, EMBEDDING, base="t10-tied")
 
+# quantized weights and their scales
+FP8_Q = "model.layers.0.self_attn.q_a_proj.weight"
+FP8_EXPERT = "model.layers.1.mlp.experts.4.down_proj.weight"
+FUSED = "model.layers.1.mlp.experts.gate_up_proj"
+INT4 = "language_model.model.layers.1.mlp.experts.0.up_proj.weight"
+INT4_LAST = "language_model.model.layers.1.mlp.experts.4.down_proj.weight"
+row("fp8-scale-missing", drop(FP8_Q + "_scale_inv"), WEIGHTS, FP8_Q + "_scale_inv", "missing",
+    base="t20-fp8")
+row("fp8-scale-shape", retag(FP8_Q + "_scale_inv", shape=[4]), WEIGHTS, FP8_Q + "_scale_inv",
+    "[4]", "weight_block_size", base="t20-fp8")
+row("fp8-scale-i32", retag(FP8_Q + "_scale_inv", dtype="I32"), WEIGHTS, "stored as i32",
+    base="t20-fp8")
+row("fp8-scale-nan", poison(FP8_EXPERT + "_scale_inv", 0x7fc00000, 4), WEIGHTS,
+    FP8_EXPERT + "_scale_inv", "row 0, column 0", base="t20-fp8")
+row("fp8-scale-inf", poison(FP8_EXPERT + "_scale_inv", 0x7f800000, 4, at=-1), WEIGHTS,
+    FP8_EXPERT + "_scale_inv", base="t20-fp8")
+row("fp8-scale-too-large", poison(FP8_Q + "_scale_inv", 0x7f000000, 4), WEIGHTS,
+    FP8_Q + "_scale_inv", "infinity", base="t20-fp8")
+row("fp8-nan", poison(FP8_EXPERT, 0x7f, 1), WEIGHTS, FP8_EXPERT, "row 0, column 0", base="t20-fp8")
+row("fp8-minus-nan", poison(FP8_Q, 0xff, 1, at=-1), WEIGHTS, FP8_Q, base="t20-fp8")
+row("fp8-unsaid", without("quantization_config"), WEIGHTS, "f8_e4m3", "weight_block_size",
+    base="t20-fp8")
+row("fp8-said-int4", key("quantization_config", {
+    "quant_method": "compressed-tensors", "format": "pack-quantized", "config_groups": {
+        "g": {"weights": {"num_bits": 4, "group_size": 32}}}}), WEIGHTS, "f8_e4m3", base="t20-fp8")
+row("fp8-other-blocks", key("quantization_config", {
+    "quant_method": "fp8", "weight_block_size": [64, 128]}), WEIGHTS, "_scale_inv", base="t20-fp8")
+row("fp8-block-0", key("quantization_config", {
+    "quant_method": "fp8", "weight_block_size": [0, 128]}), CONFIG, "weight_block_size",
+    base="t20-fp8")
+row("fp8-in-embedding", retag(EMBEDDING, dtype="F8_E4M3", shape=[100, 384]), WEIGHTS, EMBEDDING,
+    base="t20-fp8")
+row("e8m0-nan", poison(FP8_Q + "_scale_inv", 0xff, 1), WEIGHTS, FP8_Q + "_scale_inv",
+    base="t20c-fp8-e8m0")
+row("fused-scale-missing", drop(FUSED + "_scale_inv"), WEIGHTS, FUSED + "_scale_inv",
+    base="t20d-fp8-fused")
+row("fused-scale-nan", poison(FUSED + "_scale_inv", 0x7fc00000, 4, at=-1), WEIGHTS,
+    FUSED + "_scale_inv", base="t20d-fp8-fused")
+row("fused-turned", retag(FUSED, shape=[3, 60, 512]), WEIGHTS, FUSED, "[3, 60, 512]",
+    base="t20d-fp8-fused")
+row("fused-without-down", drop("model.layers.1.mlp.experts.down_proj"), "experts.0.down_proj",
+    "missing", base="t20d-fp8-fused")
+row("int4-scale-missing", drop(INT4 + "_scale"), WEIGHTS, INT4 + "_scale", "missing",
+    base="t21-int4")
+row("int4-scale-nan", poison(INT4_LAST + "_scale", 0x7fc0, at=-1), WEIGHTS, INT4_LAST + "_scale",
+    base="t21-int4")
+row("int4-scale-inf", poison(INT4 + "_scale", 0x7f80), WEIGHTS, INT4 + "_scale",
+    "row 0, column 0", base="t21-int4")
+row("int4-scale-shape", retag(INT4 + "_scale", shape=[2, 64]), WEIGHTS, INT4 + "_scale",
+    "group_size", base="t21-int4")
+row("int4-shape-lies", poison(INT4 + "_shape", 63, 4), WEIGHTS, INT4 + "_shape", "[63, 64]",
+    base="t21-int4")
+row("int4-packed-f32", retag(INT4 + "_packed", dtype="F32"), WEIGHTS, INT4 + "_packed",
+    "stored as f32", base="t21-int4")
+row("int4-packed-shape", retag(INT4 + "_packed", shape=[8, 64]), WEIGHTS, INT4 + "_packed",
+    base="t21-int4")
+
 # sizes of config.json
 for name in SIZES:
     for kind, value in (("0", 0), ("minus", -3), ("real", 1.5), ("text", "8"), ("2-62", 2**62),
@@ -379,7 +434,6 @@ ALONE = [(["inspect", "--model", "FOLDER"], CONFIG),
          (["tokenize", "--model", "FOLDER", "--text", "a"], TOKENIZER)]
 for arguments, name in ALONE:
     for kind, make, why in NO_FILE:
-        why = why if name == CONFIG or kind != "dangling" else "no tokenizer.json"
         row(f"{arguments[0]}-{kind}", replaced(name, make), name, why, arguments=arguments)
     row(f"{arguments[0]}-deep", text(name, DEEP), name, "depth", arguments=arguments)
     row(f"{arguments[0]}-array", text(name, "[1]"), name, "an array", arguments=arguments)
@@ -514,7 +568,7 @@ def main():
     for base in sorted({case["base"] for case in CASES}):
         folder = corrupt.copy(check.path("right-" + base), base)
         corrupt.with_tokenizer(folder)
-        found = check.run_json("generate", "--model", folder, *REQUEST)
+        found = check.run_json("generate", "--model", folder, "--ignore-eos", *REQUEST)
         check.expect(len(found["completions"][0]["ids"]) == 2, f"an unchanged copy of {base} runs")
     result, _ = try_apart("apart-nothing", None, [], [])
     check.expect(result.returncode == 0, "two ranks with the same files run", result)
