@@ -61,6 +61,38 @@ LARGEST = {
     "first_k_dense_replace": 0, "num_nextn_predict_layers": 16,
     "max_position_embeddings": 2**31 - 1,
     "index_topk": 1, "index_n_heads": 1 << 14, "index_head_dim": 1 << 14}
+
+def packed(**weights):
+    """compressed-tensors with one group of settings."""
+    return {"quant_method": "compressed-tensors", "format": "pack-quantized",
+            "config_groups": {"group_0": {"weights": weights}}}
+
+
+QUANTIZED = {
+    "quant-fp8-blocks": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
+    "quant-fp8-e5m2": {"quant_method": "fp8", "fmt": "e5m2", "weight_block_size": [128, 128]},
+    "quant-fp8-one-side": {"quant_method": "fp8", "weight_block_size": [128]},
+    "quant-fp8-side-0": {"quant_method": "fp8", "weight_block_size": [0, 128]},
+    "quant-fp8-side-text": {"quant_method": "fp8", "weight_block_size": ["128", 128]},
+    "quant-awq": {"quant_method": "awq"},
+    "quant-int4": packed(num_bits=4, type="int", symmetric=True, strategy="group", group_size=32,
+                         actorder=None),
+    "quant-int8": packed(num_bits=8, group_size=32),
+    "quant-int4-channel": packed(num_bits=4, strategy="channel"),
+    "quant-int4-asymmetric": packed(num_bits=4, symmetric=False),
+    "quant-int4-actorder": packed(num_bits=4, actorder="group"),
+    "quant-int4-no-group": packed(num_bits=4),
+    "quant-int4-no-weights": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+                              "config_groups": {"g": {"weights": None}}},
+    "quant-no-groups": {"quant_method": "compressed-tensors", "format": "pack-quantized"},
+    "quant-nvfp4": {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized",
+                    "config_groups": {"g": {}}},
+    "quant-two-sizes": {"quant_method": "compressed-tensors", "format": "pack-quantized",
+                        "config_groups": {
+                            "a": {"weights": {"num_bits": 4, "group_size": 32}},
+                            "b": {"weights": {"num_bits": 4, "group_size": 64}}}},
+}
+
 CHANGES = {
     "right": {}, "largest": LARGEST, "width-0": {"hidden_size": 0},
     "width-62-bits": {"hidden_size": 2**62},
@@ -113,6 +145,7 @@ CHANGES = {
     "int4": {"quantization_config": {"quant_method": "compressed-tensors", "config_groups": {
         "group_0": {"weights": {"type": "int", "num_bits": 4}}}}},
     "quantization-text": {"quantization_config": "fp8"},
+    **{name: {"quantization_config": value} for name, value in QUANTIZED.items()},
     "llama": {"architectures": ["LlamaForCausalLM"], "model_type": "llama"},
     "v4": {"architectures": ["DeepseekV4ForCausalLM"]}, "by-type": {"architectures": None},
     "by-architecture": {"model_type": None}, "architecture-number": {"architectures": [3]},

@@ -28,12 +28,9 @@ static void sizes_are_the_published_ones(void **state)
     static const struct {
         const char *name;
         double parameters, mtp;
-    } cases[] = {{"deepseek-v2-lite", 15.71, 0},
-                 {"deepseek-v2", 235.74, 0},
-                 {"deepseek-v3", 671.03, 11.61},
-                 {"deepseek-v3.1", 671.03, 11.61},
-                 {"kimi-k2", 1026.41, 0},
-                 {"kimi-k2.5", 1026.41, 0},
+    } cases[] = {{"deepseek-v2-lite", 15.71, 0}, {"deepseek-v2", 235.74, 0},
+                 {"deepseek-v3", 671.03, 11.61}, {"deepseek-v3.1", 671.03, 11.61},
+                 {"kimi-k2", 1026.41, 0},        {"kimi-k2.5", 1026.41, 0},
                  {"glm-4.7-flash", 29.94, 0.64}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct model_config config = load(cases[i].name);
