@@ -24,11 +24,22 @@ enum { PAGE_ROWS = 64 }; /* cached tokens in a page */
  * j % PAGE_ROWS of page table[s][j / PAGE_ROWS]; a negative entry is a page held elsewhere: attention skips it,
  * cache_append does not write it, cache_read refuses it. */
 struct page_view {
-    struct tensor rows;     /* [n_pages, PAGE_ROWS, d_c + d_r], f32 or bf16: c^KV, then k^R   */
+    struct tensor rows;     /* [n_pages, PAGE_ROWS, cache_row_width]: c^KV, then k^R         */
     struct tensor table;    /* [n_seq, max_pages] i32                                      */
     struct tensor seq_of;   /* [T] i32: the sequence (row of `table`) of each token        */
     struct tensor position; /* [T] i32: its position; it sees rows 0 .. position           */
+    int64_t d_c, d_r;
 };
+
+/* Elements of a cached row: d_c + d_r numbers of F32 or BF16, or, with U8, the bytes of "fp8_ds_mla"
+ * (FlashMLA, README): d_c e4m3 numbers; an f32 scale for each 128 of them, by which they are
+ * multiplied; d_r bf16 numbers. */
+enum { CACHE_SCALE_STEP = 128 };
+static inline int64_t cache_row_width(enum dtype dtype, int64_t d_c, int64_t d_r)
+{
+    int64_t scales = (d_c + CACHE_SCALE_STEP - 1) / CACHE_SCALE_STEP;
+    return dtype == DTYPE_U8 ? d_c + 4 * scales + 2 * d_r : d_c + d_r;
+}
 
 /* Unfinished softmax over some of the rows: o = sum exp(s - m) v, m = max s, l = sum exp(s - m).
  * An empty state has m = -infinity, l = 0, o = 0. */
@@ -97,7 +108,7 @@ struct ops {
                         const struct tensor *cos_sin, struct stream *stream);
 
     /* Writes row position[t] of sequence seq_of[t]: c_kv[T, d_c], then k_r[T, d_r], rounded to the
-     * type of the cache. */
+     * type of the cache; a scale of fp8_ds_mla is the largest |number| / 448. */
     enum status (*cache_append)(const struct page_view *pages, const struct tensor *c_kv,
                                 const struct tensor *k_r, struct stream *stream);
 

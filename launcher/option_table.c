@@ -14,7 +14,7 @@
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
 
 static const char *const bos_choices[] = {"auto", "on", "off", NULL};
-static const char *const cache_choices[] = {"auto", "f32", "bf16", NULL};
+static const char *const cache_choices[] = {"auto", "f32", "bf16", "fp8_ds_mla", NULL};
 static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
@@ -452,8 +452,7 @@ static const char *const later_options[] = {"dp",
                                             "max-concurrency",
                                             "repeat"};
 
-static const char *const later_values[][2] = {{"kv-cache-dtype", "fp8_ds_mla"},
-                                              {"backend", "cuda"}};
+static const char *const later_values[][2] = {{"backend", "cuda"}};
 
 static const char *const elsewhere[][2] = {{"tensor-parallel-size", "tp"},
                                            {"tp-size", "tp"},

@@ -55,5 +55,7 @@ struct page_view batch_pages(const struct batch *batch, const struct latent_cach
         .table = tensor_2d(cache->table, DTYPE_I32, cache->n_sequences, cache->max_pages),
         .seq_of = batch->seq_of,
         .position = batch->position,
+        .d_c = cache->d_c,
+        .d_r = cache->d_r,
     };
 }

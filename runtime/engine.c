@@ -313,7 +313,7 @@ int64_t engine_length(const struct engine *engine, int sequence)
 void engine_memory(const struct engine *engine, struct engine_memory *memory)
 {
     const struct model_config *c = &engine->config;
-    int64_t row = (c->d_c + c->d_r) * (int64_t)dtype_bytes(engine->options.kv_cache_dtype);
+    int64_t row = (int64_t)latent_cache_row_bytes(c, engine->options.kv_cache_dtype);
     *memory = (struct engine_memory){
         .weight_bytes_read = engine->weights.bytes_read,
         .weight_bytes = engine->weights.bytes_resident,

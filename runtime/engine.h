@@ -19,7 +19,7 @@ enum mla_mode {
 struct engine_options {
     const char *model;         /* directory of the checkpoint */
     int tp, ep;                /* 0: default (parallel/mesh.h) */
-    enum dtype kv_cache_dtype; /* F32 or BF16 */
+    enum dtype kv_cache_dtype; /* F32, BF16, or U8: fp8_ds_mla */
     enum mla_mode mla_mode;
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
     int n_threads;              /* of this rank */

@@ -13,10 +13,15 @@ int64_t latent_cache_pages(int n_sequences, int64_t max_length)
     return n_sequences * pages_of(max_length);
 }
 
+size_t latent_cache_row_bytes(const struct model_config *config, enum dtype dtype)
+{
+    return (size_t)cache_row_width(dtype, config->d_c, config->d_r) * dtype_bytes(dtype);
+}
+
 size_t latent_cache_bytes(const struct model_config *config, enum dtype dtype, int64_t n_pages)
 {
-    size_t layer = (size_t)(n_pages * PAGE_ROWS * (config->d_c + config->d_r)) * dtype_bytes(dtype);
-    return (size_t)config->n_layers * arena_rounded(layer);
+    size_t rows = (size_t)(n_pages * PAGE_ROWS);
+    return (size_t)config->n_layers * arena_rounded(rows * latent_cache_row_bytes(config, dtype));
 }
 
 enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
@@ -24,6 +29,8 @@ enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
                               int64_t max_length)
 {
     *cache = (struct latent_cache){.n_layers = config->n_layers,
+                                   .d_c = config->d_c,
+                                   .d_r = config->d_r,
                                    .n_sequences = n_sequences,
                                    .max_pages = (int)pages_of(max_length),
                                    .n_pages = (int)latent_cache_pages(n_sequences, max_length)};
@@ -41,7 +48,8 @@ enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
         cache->free_page[cache->n_free] = cache->n_pages - 1 - cache->n_free;
         cache->n_free++;
     }
-    const int64_t dim[] = {cache->n_pages, PAGE_ROWS, config->d_c + config->d_r};
+    const int64_t dim[] = {cache->n_pages, PAGE_ROWS,
+                           cache_row_width(dtype, config->d_c, config->d_r)};
     for (int layer = 0; layer < config->n_layers; layer++)
         TRY(arena_tensor(arena, &cache->rows[layer], dtype, 3, dim));
     return STATUS_OK;

@@ -13,13 +13,17 @@
 #include "runtime/model_config.h"
 
 struct latent_cache {
-    struct tensor *rows; /* [n_layers] of [n_pages, PAGE_ROWS, d_c + d_r] */
+    struct tensor *rows; /* [n_layers] of [n_pages, PAGE_ROWS, cache_row_width] */
     int n_layers, n_pages, n_sequences, max_pages;
+    int64_t d_c, d_r;
     int32_t *table;     /* [n_sequences, max_pages], -1: no page */
     int64_t *length;    /* [n_sequences] rows held */
     int32_t *free_page; /* stack of free pages */
     int n_free;
 };
+
+/* Bytes of one row of one layer; `dtype` F32, BF16, or U8 for fp8_ds_mla (kernels/ops.h). */
+size_t latent_cache_row_bytes(const struct model_config *config, enum dtype dtype);
 
 /* Bytes of device memory for `n_pages` pages in every layer. */
 size_t latent_cache_bytes(const struct model_config *config, enum dtype dtype, int64_t n_pages);

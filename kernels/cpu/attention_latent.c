@@ -29,18 +29,11 @@ static void widen_rows(float *rows, int64_t width, const void *context, int64_t 
     const struct tensor *cache = &from->pages->rows;
     const char *row = page_row(from->pages, from->seq, first);
     size_t row_bytes = (size_t)cache->stride[1] * dtype_bytes(cache->dtype);
-    int64_t whole = from->numbers / LANES * LANES;
-    whole = whole > width ? width : whole;
+    int64_t numbers = from->numbers < width ? from->numbers : width;
     for (int r = 0; r < count; r++, row += row_bytes) {
         float *to = rows + r * width;
-        for (int64_t j = 0; j < whole; j += LANES)
-            lanes_store(to + j, lanes_load_as(row, j, cache->dtype));
-        if (whole < width) {
-            int64_t rest = from->numbers - whole;
-            dtype_to_f32(to + whole, row + (size_t)whole * dtype_bytes(cache->dtype), cache->dtype,
-                         rest);
-            memset(to + whole + rest, 0, (size_t)(width - whole - rest) * sizeof *to);
-        }
+        row_widen(to, numbers, row, from->pages);
+        memset(to + numbers, 0, (size_t)(width - numbers) * sizeof *to);
     }
 }
 
@@ -195,7 +188,8 @@ enum status ISA(latent_attention)(struct attention_state *state, const struct te
     struct partial unit[UNITS];
 
     assert(q->ndim == 3 && state->o.ndim == 3 && state->o.dim[0] == q->dim[0]);
-    assert(state->o.dim[1] == q->dim[1] && pages->rows.dim[2] == width && d_c <= width);
+    assert(state->o.dim[1] == q->dim[1] && d_c == pages->d_c && width == d_c + pages->d_r);
+    assert(pages->rows.dim[2] == cache_row_width(pages->rows.dtype, d_c, pages->d_r));
     if (pairs == 0)
         return STATUS_OK;
     if (lanes_round_up(width) > ROW_WIDTH_MAX)

@@ -19,11 +19,35 @@ static int width_of(const struct scene *s)
     return s->d_c + s->d_r;
 }
 
+static struct page_view scene_view(const struct scene *s)
+{
+    int64_t width = cache_row_width(s->dtype, s->d_c, s->d_r);
+    return (struct page_view){.rows = tensor_3d(s->rows, s->dtype, s->n_pages, PAGE_ROWS, width),
+                              .table = tensor_2d(s->table, DTYPE_I32, s->n_sequences, s->max_pages),
+                              .seq_of = tensor_1d(s->seq_of, DTYPE_I32, s->tokens),
+                              .position = tensor_1d(s->position, DTYPE_I32, s->tokens),
+                              .d_c = s->d_c,
+                              .d_r = s->d_r};
+}
+
+/* Into the cache and back: x becomes what is stored. */
+static void put_row(const struct scene *s, int32_t seq, int32_t position, float *x)
+{
+    struct page_view pages = scene_view(s);
+    struct tensor row = tensor_2d(x, DTYPE_F32, 1, width_of(s));
+    struct tensor c_kv = tensor_columns(&row, 0, s->d_c);
+    struct tensor k_r = tensor_columns(&row, s->d_c, width_of(s));
+    pages.seq_of = tensor_1d(&seq, DTYPE_I32, 1);
+    pages.position = tensor_1d(&position, DTYPE_I32, 1);
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_read(&row, &pages, seq, position, position + 1, NULL));
+}
+
 static void scene_open(struct scene *s, const int32_t *seq_of, const int32_t *position,
                        uint64_t seed)
 {
     int64_t row_floats = (int64_t)s->n_sequences * s->max_pages * PAGE_ROWS * width_of(s);
-    size_t row_bytes = (size_t)width_of(s) * dtype_bytes(s->dtype);
+    size_t row_bytes = (size_t)cache_row_width(s->dtype, s->d_c, s->d_r) * dtype_bytes(s->dtype);
     s->n_pages = s->n_sequences * s->max_pages + 3;
     s->rows = malloc((size_t)(s->n_pages * PAGE_ROWS) * row_bytes);
     s->table = malloc((size_t)(s->n_sequences * s->max_pages) * sizeof *s->table);
@@ -46,10 +70,7 @@ static void scene_open(struct scene *s, const int32_t *seq_of, const int32_t *po
                 length = position[t] + 1;
         for (int64_t j = 0; j < length; j++) {
             int64_t at = (int64_t)seq * s->max_pages * PAGE_ROWS + j;
-            int32_t page = s->table[seq * s->max_pages + j / PAGE_ROWS];
-            char *row = s->rows + (size_t)(page * PAGE_ROWS + j % PAGE_ROWS) * row_bytes;
-            dtype_from_f32(row, s->dtype, s->dense + at * width_of(s), width_of(s));
-            dtype_to_f32(s->dense + at * width_of(s), row, s->dtype, width_of(s));
+            put_row(s, seq, (int32_t)j, s->dense + at * width_of(s));
         }
     }
 }
@@ -62,15 +83,6 @@ static void scene_close(struct scene *s)
     free(s->seq_of);
     free(s->position);
     free(s->q);
-}
-
-static struct page_view scene_view(const struct scene *s)
-{
-    return (struct page_view){.rows =
-                                  tensor_3d(s->rows, s->dtype, s->n_pages, PAGE_ROWS, width_of(s)),
-                              .table = tensor_2d(s->table, DTYPE_I32, s->n_sequences, s->max_pages),
-                              .seq_of = tensor_1d(s->seq_of, DTYPE_I32, s->tokens),
-                              .position = tensor_1d(s->position, DTYPE_I32, s->tokens)};
 }
 
 static struct attention_state state_open(int64_t tokens, int64_t heads, int64_t width)
@@ -162,11 +174,10 @@ static void paged_attention_is_dense_attention_over_each_tokens_prefix(void **st
     static const struct {
         int d_c, d_r, heads;
         enum dtype dtype;
-    } shapes[] = {{32, 8, 3, DTYPE_F32},
-                  {20, 6, 1, DTYPE_BF16},
-                  {24, 8, 5, DTYPE_BF16},
-                  {512, 64, 1, DTYPE_BF16},
-                  {16, 0, 4, DTYPE_F32}};
+    } shapes[] = {{32, 8, 3, DTYPE_F32},  {20, 6, 1, DTYPE_BF16},
+                  {24, 8, 5, DTYPE_BF16}, {512, 64, 1, DTYPE_BF16},
+                  {16, 0, 4, DTYPE_F32},  {512, 64, 3, DTYPE_U8}, /* fp8_ds_mla */
+                  {140, 10, 2, DTYPE_U8}};
     for (size_t c = 0; c < sizeof shapes / sizeof shapes[0]; c++) {
         struct scene s = {.d_c = shapes[c].d_c,
                           .d_r = shapes[c].d_r,
@@ -192,7 +203,7 @@ static void instruction_sets_and_threads_give_the_same_bits(void **state)
                       .n_sequences = 3,
                       .tokens = 9,
                       .max_pages = 10,
-                      .dtype = DTYPE_BF16};
+                      .dtype = DTYPE_U8};
     scene_open(&s, mixed_seq, mixed_position, 3);
     struct attention_state first = attend(&cpu_ops_plain, &s);
     float *first_o = finished(&cpu_ops_plain, &first);

@@ -11,7 +11,9 @@ static struct page_view view(void *rows, enum dtype dtype, int64_t tokens)
     return (struct page_view){.rows = tensor_3d(rows, dtype, PAGES, PAGE_ROWS, WIDTH),
                               .table = tensor_2d(table_ids, DTYPE_I32, SEQUENCES, MAX_PAGES),
                               .seq_of = tensor_1d(seq_ids, DTYPE_I32, tokens),
-                              .position = tensor_1d(positions, DTYPE_I32, tokens)};
+                              .position = tensor_1d(positions, DTYPE_I32, tokens),
+                              .d_c = D_C,
+                              .d_r = D_R};
 }
 
 static void rows_come_back_from_their_place_rounded_once(void **state)
@@ -53,6 +55,54 @@ static void rows_come_back_from_their_place_rounded_once(void **state)
         free(rows);
         free(x);
     }
+}
+
+/* 150 latent numbers: two scales.  The expected bytes are written out from the format's description. */
+static void fp8_rows_have_scales_behind_the_latent_and_bf16_behind_them(void **state)
+{
+    (void)state;
+    enum { C = 150, R = 6, BYTES = C + 2 * 4 + 2 * R };
+    static int32_t page[1] = {0}, seq[1] = {0}, position[1] = {5};
+    unsigned char rows[PAGE_ROWS * BYTES] = {0}, *row = rows + 5 * BYTES;
+    struct page_view pages = {.rows = tensor_3d(rows, DTYPE_U8, 1, PAGE_ROWS, BYTES),
+                              .table = tensor_2d(page, DTYPE_I32, 1, 1),
+                              .seq_of = tensor_1d(seq, DTYPE_I32, 1),
+                              .position = tensor_1d(position, DTYPE_I32, 1),
+                              .d_c = C,
+                              .d_r = R};
+    float *x = random_floats(C + R, 11), y[C + R];
+    x[3] = 7.0f;
+    x[140] = -3.5f;
+    struct tensor all = tensor_2d(x, DTYPE_F32, 1, C + R), back = tensor_2d(y, DTYPE_F32, 1, C + R);
+    struct tensor c_kv = tensor_columns(&all, 0, C), k_r = tensor_columns(&all, C, C + R);
+    assert_int_equal(cache_row_width(DTYPE_U8, C, R), BYTES);
+    assert_int_equal(cache_row_width(DTYPE_U8, 512, 64), 656); /* as published */
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_read(&back, &pages, 0, 5, 6, NULL));
+    const float scale[2] = {7.0f / 448, 3.5f / 448};
+    assert_memory_equal(row + C, scale, sizeof scale);
+    for (int i = 0; i < C; i++) {
+        float expected = (float)f8_in_double(row[i]) * scale[i / 128];
+        assert_true(y[i] >= expected && y[i] <= expected);
+        /* nearest of e4m3: half a step of 3 bits, or of 2^-9 where it is subnormal */
+        double step = fmax(fabs((double)x[i] / (double)scale[i / 128]) / 16, ldexp(1, -10));
+        assert_true(fabs((double)(x[i] - y[i])) <= step * (double)scale[i / 128] * 1.0001);
+    }
+    assert_true(row[3] == 0x7e && row[140] == 0xfe); /* 448 and -448 */
+    for (int i = 0; i < R; i++) {
+        uint16_t bits = bf16_from_f32(x[C + i]);
+        assert_memory_equal(row + C + 8 + 2 * i, &bits, 2);
+        assert_true(y[C + i] >= bf16_to_f32(bits) && y[C + i] <= bf16_to_f32(bits));
+    }
+    float zeros[C + R] = {0};
+    all.data = zeros;
+    c_kv = tensor_columns(&all, 0, C);
+    k_r = tensor_columns(&all, C, C + R);
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_read(&back, &pages, 0, 5, 6, NULL));
+    for (int i = 0; i < C + R; i++)
+        assert_true(y[i] >= 0.0f && y[i] <= 0.0f);
+    free(x);
 }
 
 static void a_range_is_read_across_pages(void **state)
@@ -107,6 +157,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rows_come_back_from_their_place_rounded_once),
+        cmocka_unit_test(fp8_rows_have_scales_behind_the_latent_and_bf16_behind_them),
         cmocka_unit_test(a_range_is_read_across_pages),
         cmocka_unit_test(pages_of_other_ranks_are_neither_written_nor_read),
         cmocka_unit_test(a_position_past_the_page_table_is_refused),

@@ -233,7 +233,9 @@ static void check_attention(const char *group)
     struct page_view pages = {.rows = paged,
                               .table = tensor_2d(table, DTYPE_I32, 1, 2),
                               .seq_of = tensor_1d(seq_of, DTYPE_I32, tokens),
-                              .position = tensor_1d(position, DTYPE_I32, tokens)};
+                              .position = tensor_1d(position, DTYPE_I32, tokens),
+                              .d_c = c_kv.dim[1],
+                              .d_r = paged.dim[2] - c_kv.dim[1]};
 
     struct attention_state state = new_state(tokens, heads, c_kv.dim[1]);
     struct tensor o = like(&expected), own_lse = like(&lse);

@@ -44,7 +44,7 @@ USAGE = [
     (["generate", "--prompt", "x"], 2, "needs --model"),
     (GENERATE, 2, "needs a prompt"),
     (IDS + ["--kv-placement", "sharded"], 2, "not in this version"),
-    (IDS + ["--kv-cache-dtype", "fp8_ds_mla"], 2, "not in this version"),
+    (IDS + ["--kv-cache-dtype", "fp8"], 2, "fp8_ds_mla"),
     (IDS + ["--temperature", "nan"], 2, "found 'nan'"),
     (IDS + ["--max-tokens"], 2, "missing value"),
     (IDS + ["--layers", "2"], 2, "does not take --layers"),
