@@ -74,10 +74,21 @@ static inline struct lanes weights_at(const void *block, int64_t column, struct 
     const uint8_t *bytes = block;
     if (dtype == DTYPE_F8_E4M3)
         return lanes_mul(lanes_load_f8(bytes + column * MATRIX_BLOCK), scale);
-    if (dtype == DTYPE_I4)
-        return lanes_mul(lanes_load_i4(bytes + column / 2 * MATRIX_BLOCK, (int)(column % 2)),
-                         scale);
+    if (dtype == DTYPE_I4) {
+        struct lanes half[2];
+        lanes_load_i4(&half[0], &half[1], bytes + column / 2 * MATRIX_BLOCK);
+        return lanes_mul(half[column % 2], scale);
+    }
     return lanes_load_as(block, column * MATRIX_BLOCK, dtype);
+}
+
+/* Columns `column`, even, and the next one of an int4 block. */
+static inline void weight_pair_at(struct lanes w[2], const void *block, int64_t column,
+                                  struct lanes scale)
+{
+    lanes_load_i4(&w[0], &w[1], (const uint8_t *)block + column / 2 * MATRIX_BLOCK);
+    w[0] = lanes_mul(w[0], scale);
+    w[1] = lanes_mul(w[1], scale);
 }
 
 /* sums[STRIP], one input row over `columns` columns: ONE_BLOCKS chains of 16 side by side. */
@@ -93,6 +104,14 @@ static inline void one_row(float *sums, const float *x, const struct strip *stri
             struct lanes scale[ONE_BLOCKS];
             for (int i = 0; i < ONE_BLOCKS; i++)
                 scale[i] = run_scale(strip, b + i, first + j, dtype);
+            for (; dtype == DTYPE_I4 && (first + j) % 2 == 0 && j + 1 < end; j += 2) {
+                struct lanes xj = lanes_splat(x[j]), next = lanes_splat(x[j + 1]);
+                for (int i = 0; i < ONE_BLOCKS; i++) {
+                    struct lanes w[2];
+                    weight_pair_at(w, strip->block[b + i], first + j, scale[i]);
+                    sum[i] = lanes_fma(w[1], next, lanes_fma(w[0], xj, sum[i]));
+                }
+            }
             for (; j < end; j++) {
                 struct lanes xj = lanes_splat(x[j]);
                 for (int i = 0; i < ONE_BLOCKS; i++) {
@@ -122,6 +141,17 @@ static inline void few_tile(float *sums, int64_t stride, int rows, const float *
         struct lanes scale[FEW_BLOCKS];
         for (int b = 0; b < FEW_BLOCKS; b++)
             scale[b] = run_scale(strip, block + b, first + j, dtype);
+        for (; dtype == DTYPE_I4 && (first + j) % 2 == 0 && j + 1 < end; j += 2) {
+            struct lanes w[FEW_BLOCKS][2];
+            for (int b = 0; b < FEW_BLOCKS; b++)
+                weight_pair_at(w[b], strip->block[block + b], first + j, scale[b]);
+            for (int r = 0; r < FEW_ROWS; r++) {
+                struct lanes xj = lanes_splat(x[r * CHUNK + j]);
+                struct lanes next = lanes_splat(x[r * CHUNK + j + 1]);
+                for (int b = 0; b < FEW_BLOCKS; b++)
+                    sum[r][b] = lanes_fma(w[b][1], next, lanes_fma(w[b][0], xj, sum[r][b]));
+            }
+        }
         for (; j < end; j++) {
             struct lanes w[FEW_BLOCKS];
             for (int b = 0; b < FEW_BLOCKS; b++)
@@ -198,6 +228,12 @@ static inline void widen(float *panel, const struct strip *strip, int n_blocks, 
         for (int64_t j = 0; j < columns;) {
             int64_t end = run_end(strip, first + j, first + columns, dtype) - first;
             struct lanes scale = run_scale(strip, b, first + j, dtype);
+            for (; dtype == DTYPE_I4 && (first + j) % 2 == 0 && j + 1 < end; j += 2) {
+                struct lanes w[2];
+                weight_pair_at(w, strip->block[b], first + j, scale);
+                lanes_store(panel + (b * CHUNK + j) * MATRIX_BLOCK, w[0]);
+                lanes_store(panel + (b * CHUNK + j + 1) * MATRIX_BLOCK, w[1]);
+            }
             for (; j < end; j++)
                 lanes_store(panel + (b * CHUNK + j) * MATRIX_BLOCK,
                             weights_at(strip->block[b], first + j, scale, dtype));

@@ -66,22 +66,22 @@ static inline struct lanes lanes_load_f16(const uint16_t *x)
     return (struct lanes){_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)x))};
 }
 
-/* x 2^-8: an e4m3 shifted into an f16 (kernels/core/dtype.c) */
+/* x 2^-8: an e4m3 shifted into an f16 (kernels/core/dtype.c).  With the sign extended, the shift leaves
+ * it in bit 15, its copy in bit 14 is cleared. */
 static inline struct lanes lanes_load_f8(const uint8_t *x)
 {
-    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
-    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
-    __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
-    return (struct lanes){_mm512_cvtph_ps(_mm256_or_si256(sign, rest))};
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
+    __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16((short)0xbfff));
+    return (struct lanes){_mm512_cvtph_ps(half)};
 }
 
-/* The low halves of 16 bytes (which = 0) or the high ones (1), less 8. */
-static inline struct lanes lanes_load_i4(const uint8_t *x, int which)
+/* The low and the high halves of 16 bytes, less 8: a look-up takes the low 4 bits of a lane. */
+static inline void lanes_load_i4(struct lanes *low, struct lanes *high, const uint8_t *x)
 {
+    const __m512 number = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
     __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
-    __m512i half = _mm512_and_si512(_mm512_srl_epi32(wide, _mm_cvtsi32_si128(4 * which)),
-                                    _mm512_set1_epi32(15));
-    return (struct lanes){_mm512_cvtepi32_ps(_mm512_sub_epi32(half, _mm512_set1_epi32(8)))};
+    low->v = _mm512_permutexvar_ps(wide, number);
+    high->v = _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), number);
 }
 
 /* a * b + c, rounded once */
@@ -211,26 +211,25 @@ static inline struct lanes lanes_load_f16(const uint16_t *x)
 
 static inline struct lanes lanes_load_f8(const uint8_t *x)
 {
-    __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
-    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
-    __m256i rest = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x7f)), 7);
-    __m256i half = _mm256_or_si256(sign, rest);
+    __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)x));
+    __m256i half = _mm256_and_si256(_mm256_slli_epi16(wide, 7), _mm256_set1_epi16((short)0xbfff));
     return (struct lanes){_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
                           _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
 }
 
-static inline __m256 lanes_widen_i4(__m128i bytes, int which)
+static inline __m256 lanes_widen_i4(__m256i number)
 {
-    __m256i wide = _mm256_srl_epi32(_mm256_cvtepu8_epi32(bytes), _mm_cvtsi32_si128(4 * which));
-    __m256i half = _mm256_and_si256(wide, _mm256_set1_epi32(15));
+    __m256i half = _mm256_and_si256(number, _mm256_set1_epi32(15));
     return _mm256_cvtepi32_ps(_mm256_sub_epi32(half, _mm256_set1_epi32(8)));
 }
 
-static inline struct lanes lanes_load_i4(const uint8_t *x, int which)
+static inline void lanes_load_i4(struct lanes *low, struct lanes *high, const uint8_t *x)
 {
     __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)x);
-    return (struct lanes){lanes_widen_i4(bytes, which),
-                          lanes_widen_i4(_mm_srli_si128(bytes, 8), which)};
+    __m256i a = _mm256_cvtepu8_epi32(bytes), b = _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8));
+    *low = (struct lanes){lanes_widen_i4(a), lanes_widen_i4(b)};
+    *high = (struct lanes){lanes_widen_i4(_mm256_srli_epi32(a, 4)),
+                           lanes_widen_i4(_mm256_srli_epi32(b, 4))};
 }
 
 static inline struct lanes lanes_fma(struct lanes x, struct lanes y, struct lanes z)
@@ -353,12 +352,12 @@ static inline struct lanes lanes_load_f8(const uint8_t *x)
     return y;
 }
 
-static inline struct lanes lanes_load_i4(const uint8_t *x, int which)
+static inline void lanes_load_i4(struct lanes *low, struct lanes *high, const uint8_t *x)
 {
-    struct lanes y;
-    for (int i = 0; i < LANES; i++)
-        y.v[i] = (float)((x[i] >> (4 * which) & 15) - 8);
-    return y;
+    for (int i = 0; i < LANES; i++) {
+        low->v[i] = (float)((x[i] & 15) - 8);
+        high->v[i] = (float)((x[i] >> 4) - 8);
+    }
 }
 
 static inline struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c)
