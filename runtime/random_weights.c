@@ -1,6 +1,7 @@
 #include "runtime/random_weights.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <xxhash.h>
 
 #include <Random123/philox.h>
@@ -22,19 +23,37 @@ static int is_gain(const struct weight_item *item)
            item->field != WEIGHT_DKV_BIAS && item->field != WEIGHT_O_BIAS;
 }
 
-/* Four normals of one Philox block, by Box and Muller. */
+/* quantile[i]: the normal that (i + 1/2) / N_QUANTILES of all are below. */
+enum { N_QUANTILES = 1 << 16, IN_BLOCK = 8 };
+static float quantile[N_QUANTILES];
+
+/* Upper half by Newton's method on the normal distribution function; the lower half mirrors it. */
+static void fill_quantiles(void)
+{
+    double x = 0.0;
+    for (int i = N_QUANTILES / 2; i < N_QUANTILES; i++) {
+        double above = 1.0 - (i + 0.5) / N_QUANTILES;
+        for (int step = 0; step < 4; step++) { /* from the one before, so few are enough */
+            double density = exp(-0.5 * x * x) * 0.3989422804014327;
+            x += (0.5 * erfc(x * 0.7071067811865476) - above) / density;
+        }
+        quantile[i] = (float)x;
+        quantile[N_QUANTILES - 1 - i] = -quantile[i];
+    }
+}
+
+/* Eight normals of one Philox block, 16 bits each. */
 static void normals(float *y, uint64_t seed, uint64_t name, uint64_t block)
 {
+    static pthread_once_t is_filled = PTHREAD_ONCE_INIT;
     philox4x32_ctr_t counter = {
         {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)name, (uint32_t)(name >> 32)}};
     philox4x32_key_t key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
     philox4x32_ctr_t bits = philox4x32(counter, key);
-    for (int i = 0; i < 4; i += 2) {
-        double u = ((double)bits.v[i] + 0.5) * 0x1p-32;
-        double angle = (double)bits.v[i + 1] * (0x1p-32 * 6.283185307179586);
-        double radius = sqrt(-2.0 * log(u));
-        y[i] = (float)(radius * cos(angle));
-        y[i + 1] = (float)(radius * sin(angle));
+    pthread_once(&is_filled, fill_quantiles);
+    for (int i = 0; i < IN_BLOCK / 2; i++) {
+        y[2 * i] = quantile[bits.v[i] & (N_QUANTILES - 1)];
+        y[2 * i + 1] = quantile[bits.v[i] >> 16];
     }
 }
 
@@ -64,7 +83,7 @@ struct last_scale {
     float value;
 };
 
-/* Elements [i, i + count) of one block of four, in the source's type. */
+/* Elements [i, i + count) of one block, in the source's type. */
 static void store(void *y, const struct weight_source *source, const struct weight_item *item,
                   uint64_t seed, int64_t i, int64_t count, const float *x, struct last_scale *last)
 {
@@ -92,11 +111,11 @@ void random_weights_fill(void *y, const struct weight_source *source,
     struct last_scale last = {.row = -1};
     char *out = y;
     for (int64_t i = begin; i < begin + count;) {
-        float block[4];
-        int64_t first = i % 4, length = 4 - first;
+        float block[IN_BLOCK];
+        int64_t first = i % IN_BLOCK, length = IN_BLOCK - first;
         if (length > begin + count - i)
             length = begin + count - i;
-        normals(block, seed, name, (uint64_t)(i / 4));
+        normals(block, seed, name, (uint64_t)(i / IN_BLOCK));
         for (int64_t j = 0; j < length; j++)
             block[first + j] = mean + scale * block[first + j];
         store(out, source, item, seed, i, length, block + first, &last);
