@@ -91,10 +91,46 @@ static inline void weight_pair_at(struct lanes w[2], const void *block, int64_t 
     w[1] = lanes_mul(w[1], scale);
 }
 
-/* sums[STRIP], one input row over `columns` columns: ONE_BLOCKS chains of 16 side by side. */
+/* Bytes of a column of a block, two columns for int4. */
+static inline int64_t column_bytes(enum dtype dtype)
+{
+    return dtype == DTYPE_F32 ? 64 : dtype == DTYPE_BF16 || dtype == DTYPE_F16 ? 32 : 16;
+}
+
+/* sum[ONE_BLOCKS] += `step` columns from `column` on, step a constant in each call; int4 by pairs. */
+static inline void one_row_columns(struct lanes *sum, const float *x, const struct strip *strip,
+                                   int b, int64_t column, int step, const struct lanes *scale,
+                                   enum dtype dtype)
+{
+    for (int j = 0; j < step; j++) {
+        struct lanes xj = lanes_splat(x[j]);
+        for (int i = 0; i < ONE_BLOCKS; i++)
+            sum[i] =
+                lanes_fma(weights_at(strip->block[b + i], column + j, scale[i], dtype), xj, sum[i]);
+    }
+}
+
+static inline void one_row_pairs(struct lanes *sum, const float *x, const struct strip *strip,
+                                 int b, int64_t column, int step, const struct lanes *scale)
+{
+    for (int j = 0; j < step; j += 2) {
+        struct lanes xj = lanes_splat(x[j]), next = lanes_splat(x[j + 1]);
+        for (int i = 0; i < ONE_BLOCKS; i++) {
+            struct lanes w[2];
+            weight_pair_at(w, strip->block[b + i], column + j, scale[i]);
+            sum[i] = lanes_fma(w[1], next, lanes_fma(w[0], xj, sum[i]));
+        }
+    }
+}
+
+/* sums[STRIP], one input row over `columns` columns: ONE_BLOCKS chains of 16 side by side.  A cache
+ * line of each block at a time; the line that comes AHEAD bytes later is asked for meanwhile. */
 static inline void one_row(float *sums, const float *x, const struct strip *strip, int64_t first,
                            int64_t columns, enum dtype dtype)
 {
+    enum { LINE = 64, AHEAD = 2048 };
+    const int is_i4 = dtype == DTYPE_I4;
+    const int line = (int)(LINE / column_bytes(dtype)) * (is_i4 ? 2 : 1);
     for (int b = 0; b < strip->n_blocks; b += ONE_BLOCKS) {
         struct lanes sum[ONE_BLOCKS];
         for (int i = 0; i < ONE_BLOCKS; i++)
@@ -104,21 +140,21 @@ static inline void one_row(float *sums, const float *x, const struct strip *stri
             struct lanes scale[ONE_BLOCKS];
             for (int i = 0; i < ONE_BLOCKS; i++)
                 scale[i] = run_scale(strip, b + i, first + j, dtype);
-            for (; dtype == DTYPE_I4 && (first + j) % 2 == 0 && j + 1 < end; j += 2) {
-                struct lanes xj = lanes_splat(x[j]), next = lanes_splat(x[j + 1]);
-                for (int i = 0; i < ONE_BLOCKS; i++) {
-                    struct lanes w[2];
-                    weight_pair_at(w, strip->block[b + i], first + j, scale[i]);
-                    sum[i] = lanes_fma(w[1], next, lanes_fma(w[0], xj, sum[i]));
-                }
+            if (is_i4 && (first + j) % 2 != 0 && j < end) {
+                one_row_columns(sum, x + j, strip, b, first + j, 1, scale, dtype);
+                j++;
             }
-            for (; j < end; j++) {
-                struct lanes xj = lanes_splat(x[j]);
-                for (int i = 0; i < ONE_BLOCKS; i++) {
-                    struct lanes w = weights_at(strip->block[b + i], first + j, scale[i], dtype);
-                    sum[i] = lanes_fma(w, xj, sum[i]);
-                }
+            for (; j + line <= end; j += line) {
+                int64_t at = (first + j) / (is_i4 ? 2 : 1) * column_bytes(dtype) + AHEAD;
+                for (int i = 0; i < ONE_BLOCKS && !is_i4; i++) /* int4 waits for no memory */
+                    lanes_prefetch((const char *)strip->block[b + i] + at);
+                if (is_i4)
+                    one_row_pairs(sum, x + j, strip, b, first + j, line, scale);
+                else
+                    one_row_columns(sum, x + j, strip, b, first + j, line, scale, dtype);
             }
+            for (; j < end; j++)
+                one_row_columns(sum, x + j, strip, b, first + j, 1, scale, dtype);
         }
         for (int i = 0; i < ONE_BLOCKS; i++)
             lanes_store(sums + (b + i) * MATRIX_BLOCK, sum[i]);

@@ -427,6 +427,16 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 
 #endif
 
+/* Asks for the cache line at `x`, which need not exist. */
+static inline void lanes_prefetch(const void *x)
+{
+#if defined(ISA_AVX512) || defined(ISA_AVX2)
+    _mm_prefetch(x, _MM_HINT_T0);
+#else
+    (void)x;
+#endif
+}
+
 static inline struct lanes lanes_zero(void)
 {
     return lanes_splat(0.0f);
