@@ -15,6 +15,13 @@
 static const double tolerance = 2e-4, tolerance_forms = 1e-5;
 static int n_checks, n_failures;
 
+/* With sanitizers 7 and 8 ranks take every third case: the others run on fewer. */
+#ifdef __SANITIZE_ADDRESS__
+enum { MANY_RANKS_STEP = 3 };
+#else
+enum { MANY_RANKS_STEP = 1 };
+#endif
+
 struct rows {
     const struct golden_prompt *golden;
     int64_t next;  /* row the next logits belong to */
@@ -148,7 +155,7 @@ static enum status run_all(const struct process *process, const char *root)
     char name[GOLDEN_MAX_CASES][64], folder[1024];
     int n = golden_list(root, name);
     check(n > 0, "golden cases found", root, n);
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i<n; i += process->size> 4 ? MANY_RANKS_STEP : 1) {
         int ranks = process->size;
         int experts_split = strstr(name[i], "dense") == NULL;
         float *kept[GOLDEN_MAX_PROMPTS] = {NULL};
