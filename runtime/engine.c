@@ -17,7 +17,6 @@ enum { SHORTEST_CONTEXT = 256 }; /* a default context below is refused instead *
 struct engine {
     struct process process;
     struct engine_options options; /* the lengths filled in */
-    int has_max_model_len;         /* the caller gave one */
     int has_threads;               /* the device's pool is ours */
     struct model_config config;
     struct mesh mesh;
@@ -71,15 +70,15 @@ static enum status open_config(struct engine *e)
     struct engine_options *o = &e->options;
     TRY(model_config_load(&e->config, o->model));
     TRY(model_config_check_supported(&e->config, o->model));
-    e->has_max_model_len = o->max_model_len != 0;
-    if (!e->has_max_model_len)
+    if (o->max_model_len == 0)
         o->max_model_len = e->config.max_position;
     if (o->max_model_len < 1 || o->max_model_len > e->config.max_position)
         FAIL(STATUS_USAGE,
              "--max-model-len %d: the model takes 1 to %d (max_position_embeddings of %s)",
              o->max_model_len, e->config.max_position, o->model);
-    if (o->max_num_batched_tokens > o->max_model_len)
-        o->max_num_batched_tokens = o->max_model_len;
+    int64_t most = (int64_t)o->max_num_seqs * o->max_model_len; /* more tokens have no place */
+    if (o->max_num_batched_tokens > most)
+        o->max_num_batched_tokens = (int)most;
     return STATUS_OK;
 }
 
@@ -137,9 +136,13 @@ static enum status open_weights(struct engine *e)
 
 static enum status lay_out_cache(struct engine *e, struct arena *arena)
 {
-    const int64_t dim[] = {e->options.max_model_len, e->config.d_r};
-    TRY(latent_cache_open(&e->cache, arena, &e->config, e->options.kv_cache_dtype,
-                          e->options.max_num_seqs, e->options.max_model_len));
+    const struct engine_options *o = &e->options;
+    const int64_t dim[] = {o->max_model_len, e->config.d_r};
+    int64_t n_pages = latent_cache_pages(o->max_num_seqs, o->max_model_len);
+    if (o->cache_pages > 0 && o->cache_pages < n_pages)
+        n_pages = o->cache_pages;
+    TRY(latent_cache_open(&e->cache, arena, &e->config, o->kv_cache_dtype, o->max_num_seqs,
+                          o->max_model_len, n_pages));
     return arena_tensor(arena, &e->cos_sin, DTYPE_F32, 2, dim);
 }
 
@@ -178,22 +181,25 @@ static enum status measure_memory(struct engine *e, struct memory_plan *plan)
     return STATUS_OK;
 }
 
-/* Without --max-model-len a sequence may reach what the model allows, or what fits in 9 tenths of the
- * memory left. */
+/* Lowers max_model_len to what fits in 9 tenths of the memory left, where it may. */
 static enum status fit_context(struct engine *e, struct memory_plan *plan)
 {
     int64_t room, wanted = plan->cache, length = e->options.max_model_len;
+    int64_t n_pages = latent_cache_pages(e->options.max_num_seqs, length);
     TRY(memory_plan_room(&room, plan, &e->process, e->device, &e->world));
-    if (e->has_max_model_len || wanted <= room)
+    if (!e->options.lowers_max_model_len || wanted <= room)
         return STATUS_OK;
-    int64_t pages = (int64_t)((double)room * 0.9 / (double)wanted * (double)length) / PAGE_ROWS;
+    if (e->options.cache_pages > 0 && e->options.cache_pages < n_pages)
+        n_pages = e->options.cache_pages;
+    int64_t pages =
+        (int64_t)((double)room * 0.9 / (double)wanted * (double)n_pages) / e->options.max_num_seqs;
     if (pages * PAGE_ROWS < SHORTEST_CONTEXT)
         return STATUS_OK; /* memory_plan_check says why not */
     e->options.max_model_len = (int)(pages * PAGE_ROWS);
     if (e->process.rank == 0)
         log_print(LOG_WARN,
-                  "the memory holds a context of %d tokens, the model allows %lld "
-                  "(--max-model-len)",
+                  "the memory holds a context of %d tokens for each sequence, not %lld "
+                  "(--max-model-len, --max-num-seqs)",
                   e->options.max_model_len, (long long)length);
     return comm_agree(&e->world, measure_memory(e, plan));
 }
@@ -303,6 +309,11 @@ int engine_max_model_len(const struct engine *engine)
 int engine_max_batched_tokens(const struct engine *engine)
 {
     return engine->options.max_num_batched_tokens;
+}
+
+int engine_max_num_seqs(const struct engine *engine)
+{
+    return engine->options.max_num_seqs;
 }
 
 int64_t engine_length(const struct engine *engine, int sequence)

@@ -22,9 +22,11 @@ struct engine_options {
     enum dtype kv_cache_dtype; /* F32, BF16, or U8: fp8_ds_mla */
     enum mla_mode mla_mode;
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
+    int lowers_max_model_len;   /* to what the memory holds, with a warning; else that is refused */
     int n_threads;              /* of this rank */
     int max_num_seqs;           /* sequences in a step */
     int max_num_batched_tokens; /* tokens in a step */
+    int64_t cache_pages;        /* for all sequences together; 0: max_model_len rows for each */
     int is_dummy;               /* random weights instead of the file's (--load-format dummy) */
     /* Called while loading with bytes done and in total, on every rank; may be NULL. */
     void (*on_progress)(void *context, int64_t done, int64_t total);
@@ -47,6 +49,7 @@ void engine_close(struct engine *engine);
 const struct model_config *engine_config(const struct engine *engine);
 int engine_max_model_len(const struct engine *engine);
 int engine_max_batched_tokens(const struct engine *engine);
+int engine_max_num_seqs(const struct engine *engine);
 
 struct engine_memory {
     int64_t weight_bytes_read, weight_bytes; /* of this rank */

@@ -1,4 +1,8 @@
-/* One prompt to its end.  Text goes through two gates before it is emitted: bytes wait
+/* Prompts to their ends.  Each waits for a free sequence, runs through the model alone up to its first
+ * token, and then takes one token a step together with the others that got there.  What a step adds
+ * to a sequence does not depend on who else is in it, so its tokens are those of running it alone.
+ *
+ * Text goes through two gates before it is emitted: bytes wait
  * until they are whole characters, characters wait while they could be the beginning of a stop
  * string.  Which stop string wins does not depend on how tokens cut the text: it is the one that
  * ends first, of those the longest. */
@@ -16,18 +20,36 @@ struct text_stream {
     size_t emitted; /* bytes of data that went to on_text */
 };
 
+struct generation;
+
+/* One request on its way. */
 struct run {
-    const struct generation_request *request;
-    const struct tokenizer *tokenizer;
-    struct engine *engine;
-    struct sampler *sampler; /* NULL when nothing is to be drawn */
-    struct generation_result *result;
+    struct generation *all;
+    const struct generation_request *request; /* NULL: this place is free */
+    int sequence;
+    struct generation_result result;
     struct text_stream text;
-    int64_t budget;            /* tokens that may be generated */
-    int64_t n_run;             /* tokens that went through the model */
-    int32_t drawn;             /* by the last step */
-    int64_t logprobs_capacity; /* in tokens */
-    enum status sink_status;   /* first failure while logits came in */
+    int64_t begin_ns, first_ns; /* of the prompt; of the first token */
+    int64_t budget;             /* tokens that may be generated */
+    int64_t n_run;              /* tokens that went through the model */
+    int32_t drawn;              /* by the last step */
+    int64_t logprobs_capacity;  /* in tokens */
+    enum status sink_status;    /* first failure while logits came in */
+};
+
+struct generation {
+    struct engine *engine;
+    const struct tokenizer *tokenizer;
+    const struct generation_request *request;
+    int n_requests, next; /* next: the first that has not begun */
+    struct sampler *sampler;
+    struct run *run; /* [n_runs], run i in sequence i */
+    int n_runs, n_active;
+    struct step_entry *entry; /* [n_runs] of the step that runs, */
+    struct run **stepping;    /* whose they are, */
+    int32_t *last;            /* and the ids it takes where it takes one of each */
+    generation_sink sink;
+    void *context;
 };
 
 static int64_t now_ns(void)
@@ -109,10 +131,10 @@ static enum status text_push(struct run *run, int32_t id)
     const char *bytes;
     size_t n_bytes;
 
-    TRY(tokenizer_bytes(run->tokenizer, id, 0, &bytes, &n_bytes));
+    TRY(tokenizer_bytes(run->all->tokenizer, id, 0, &bytes, &n_bytes));
     TRY(text_reserve(text, 3 * n_bytes + 12));
     text->length += utf8_stream_push(&text->utf8, bytes, n_bytes, text->data + text->length);
-    run->result->stopped = text_cut_at_stop(text, old_length, run->request);
+    run->result.stopped = text_cut_at_stop(text, old_length, run->request);
     text_emit(text, text->length - text_held_back(text, run->request), run->request);
     return STATUS_OK;
 }
@@ -126,7 +148,7 @@ static enum status text_finish(struct run *run)
     TRY(text_reserve(text, 12));
     text->length += utf8_stream_finish(&text->utf8, text->data + text->length);
     if (text_cut_at_stop(text, old_length, run->request))
-        run->result->stopped = 1;
+        run->result.stopped = 1;
     text_emit(text, text->length, run->request);
     text->data[text->length] = '\0';
     return STATUS_OK;
@@ -134,7 +156,7 @@ static enum status text_finish(struct run *run)
 
 static enum status push_logprobs(struct run *run, const float *logits)
 {
-    struct generation_result *result = run->result;
+    struct generation_result *result = &run->result;
     const int count = run->request->n_logprobs;
     const int64_t at = result->ids.count;
 
@@ -154,7 +176,7 @@ static enum status push_logprobs(struct run *run, const float *logits)
                  (long long)capacity);
         run->logprobs_capacity = capacity;
     }
-    return sampler_logprobs(run->sampler, logits, run->drawn, count, &result->logprob[at],
+    return sampler_logprobs(run->all->sampler, logits, run->drawn, count, &result->logprob[at],
                             result->top_logprob + at * count);
 }
 
@@ -163,9 +185,9 @@ static enum status use_logits(struct run *run, int64_t position, const float *lo
     const struct generation_request *request = run->request;
     if (request->on_logits != NULL)
         TRY(request->on_logits(request->context, position, logits));
-    if (position != request->n_prompt + run->result->ids.count - 1 || run->sampler == NULL)
+    if (position != request->n_prompt + run->result.ids.count - 1 || run->budget == 0)
         return STATUS_OK;
-    TRY(sampler_draw(run->sampler, logits, &request->sampling, (uint64_t)position + 1,
+    TRY(sampler_draw(run->all->sampler, logits, &request->sampling, (uint64_t)position + 1,
                      &run->drawn));
     if (request->n_logprobs >= 0)
         TRY(push_logprobs(run, logits));
@@ -176,29 +198,32 @@ static enum status use_logits(struct run *run, int64_t position, const float *lo
  * engine stays usable. */
 static enum status take_logits(void *context, int entry, int token, const float *logits)
 {
-    struct run *run = context;
-    (void)entry;
+    struct generation *all = context;
+    struct run *run = all->stepping[entry];
     if (run->sink_status == STATUS_OK)
         run->sink_status = use_logits(run, run->n_run + token, logits);
     return STATUS_OK;
 }
 
-static enum status run_step(struct run *run, const int32_t *ids, int32_t count,
-                            int32_t first_logits)
+/* Runs the first `n_entries` entries; `ids` are theirs, one after another. */
+static enum status run_step(struct generation *all, int n_entries, const int32_t *ids)
 {
-    const struct step_entry entry = {
-        .sequence = 0, .n_tokens = count, .first_logits = first_logits};
-    const struct step_plan plan = {.n_entries = 1, .n_tokens = count, .entry = &entry, .ids = ids};
-    TRY(engine_step(run->engine, &plan, take_logits, run));
-    TRY(run->sink_status);
-    run->n_run += count;
+    struct step_plan plan = {.n_entries = n_entries, .entry = all->entry, .ids = ids};
+    for (int i = 0; i < n_entries; i++)
+        plan.n_tokens += all->entry[i].n_tokens;
+    TRY(engine_step(all->engine, &plan, take_logits, all));
+    for (int i = 0; i < n_entries; i++) {
+        TRY(all->stepping[i]->sink_status);
+        all->stepping[i]->n_run += all->entry[i].n_tokens;
+    }
     return STATUS_OK;
 }
 
 static enum status run_prompt(struct run *run)
 {
+    struct generation *all = run->all;
     const struct generation_request *request = run->request;
-    const int64_t chunk = engine_max_batched_tokens(run->engine);
+    const int64_t chunk = engine_max_batched_tokens(all->engine);
 
     while (run->n_run < request->n_prompt) {
         const int64_t left = request->n_prompt - run->n_run;
@@ -208,7 +233,10 @@ static enum status run_prompt(struct run *run)
             first_logits = 0;
         else if (count == left && run->budget > 0)
             first_logits = count - 1;
-        TRY(run_step(run, request->prompt + run->n_run, count, first_logits));
+        all->stepping[0] = run;
+        all->entry[0] = (struct step_entry){
+            .sequence = run->sequence, .n_tokens = count, .first_logits = first_logits};
+        TRY(run_step(all, 1, request->prompt + run->n_run));
         if (request->on_prefill != NULL)
             request->on_prefill(request->context, run->n_run, request->n_prompt);
     }
@@ -223,38 +251,96 @@ static int is_eos(const struct model_config *config, int32_t id)
     return 0;
 }
 
-/* Appends the token that the last step drew. */
+static void run_free(struct run *run)
+{
+    run->result.text = run->text.data;
+    generation_result_free(&run->result);
+    *run = (struct run){.all = run->all, .sequence = run->sequence};
+}
+
+/* Hands the result over and frees the place. */
+static enum status end_run(struct run *run)
+{
+    struct generation *all = run->all;
+    const int index = (int)(run->request - all->request);
+    run->result.prefill_ns = run->first_ns - run->begin_ns;
+    run->result.decode_ns = now_ns() - run->first_ns;
+    if (all->tokenizer != NULL)
+        TRY(text_finish(run));
+    struct generation_result result = run->result;
+    result.text = run->text.data;
+    result.text_length = run->text.length;
+    engine_release(all->engine, run->sequence);
+    *run = (struct run){.all = all, .sequence = run->sequence};
+    all->n_active--;
+    return all->sink(all->context, index, &result);
+}
+
+/* Appends the token that the last step drew; the last one ends the run. */
 static enum status accept_token(struct run *run)
 {
-    TRY(token_list_push(&run->result->ids, run->drawn));
-    if (!run->request->ignore_eos && is_eos(engine_config(run->engine), run->drawn)) {
-        run->result->stopped = 1;
-        return STATUS_OK;
-    }
-    if (run->tokenizer != NULL)
+    struct generation_result *result = &run->result;
+    TRY(token_list_push(&result->ids, run->drawn));
+    if (!run->request->ignore_eos && is_eos(engine_config(run->all->engine), run->drawn))
+        result->stopped = 1;
+    else if (run->all->tokenizer != NULL)
         TRY(text_push(run, run->drawn));
+    if (run->first_ns == 0)
+        run->first_ns = now_ns();
+    return result->stopped || result->ids.count == run->budget ? end_run(run) : STATUS_OK;
+}
+
+/* Tokens that may be generated. */
+static int64_t budget_of(const struct generation_request *request, int max_model_len)
+{
+    const int64_t room = max_model_len - request->n_prompt;
+    return room < request->max_tokens ? room : request->max_tokens;
+}
+
+/* The next request takes a free place and runs up to its first token. */
+static enum status begin_run(struct generation *all)
+{
+    struct run *run = all->run;
+    while (run->request != NULL)
+        run++;
+    run->request = &all->request[all->next++];
+    run->budget = budget_of(run->request, engine_max_model_len(all->engine));
+    run->begin_ns = now_ns();
+    all->n_active++;
+    TRY(run_prompt(run));
+    if (run->budget > 0)
+        return accept_token(run);
+    run->first_ns = now_ns();
+    return end_run(run);
+}
+
+/* One token for each that is on its way. */
+static enum status step_all(struct generation *all)
+{
+    int n = 0;
+    for (int i = 0; i < all->n_runs; i++) {
+        struct run *run = &all->run[i];
+        if (run->request == NULL)
+            continue;
+        all->stepping[n] = run;
+        all->last[n] = run->drawn;
+        all->entry[n++] =
+            (struct step_entry){.sequence = run->sequence, .n_tokens = 1, .first_logits = 0};
+    }
+    TRY(run_step(all, n, all->last));
+    for (int i = 0; i < n; i++)
+        TRY(accept_token(all->stepping[i]));
     return STATUS_OK;
 }
 
-static enum status run_to_end(struct run *run)
+static enum status run_to_end(struct generation *all)
 {
-    struct generation_result *result = run->result;
-    const int64_t begin = now_ns();
-    int64_t first;
-
-    TRY(run_prompt(run));
-    if (run->budget > 0)
-        TRY(accept_token(run));
-    first = now_ns();
-    while (result->ids.count > 0 && result->ids.count < run->budget && !result->stopped) {
-        const int32_t last = run->drawn;
-        TRY(run_step(run, &last, 1, 0));
-        TRY(accept_token(run));
+    while (all->next < all->n_requests || all->n_active > 0) {
+        while (all->n_active < all->n_runs && all->next < all->n_requests)
+            TRY(begin_run(all));
+        if (all->n_active > 0)
+            TRY(step_all(all));
     }
-    result->prefill_ns = first - begin;
-    result->decode_ns = now_ns() - first;
-    if (run->tokenizer != NULL)
-        TRY(text_finish(run));
     return STATUS_OK;
 }
 
@@ -295,38 +381,87 @@ static enum status check_request(const struct generation_request *request,
     return STATUS_OK;
 }
 
+/* Everything that can be wrong with the requests. */
+static enum status check_all(const struct generation *all, int64_t n_ids)
+{
+    for (int i = 0; i < all->n_requests; i++) {
+        TRY(check_request(&all->request[i], all->tokenizer, n_ids));
+        TRY(check_prompt(&all->request[i], engine_config(all->engine)->vocab_size,
+                         engine_max_model_len(all->engine)));
+    }
+    return STATUS_OK;
+}
+
+static enum status open_runs(struct generation *all)
+{
+    int n = engine_max_num_seqs(all->engine);
+    if (n > engine_max_batched_tokens(all->engine))
+        n = engine_max_batched_tokens(all->engine); /* all take a token in one step */
+    if (n > all->n_requests)
+        n = all->n_requests;
+    all->run = calloc((size_t)n + 1, sizeof *all->run);
+    all->entry = calloc((size_t)n + 1, sizeof *all->entry);
+    all->stepping = calloc((size_t)n + 1, sizeof(struct run *));
+    all->last = calloc((size_t)n + 1, sizeof *all->last);
+    if (all->run == NULL || all->entry == NULL || all->stepping == NULL || all->last == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory to generate for %d sequences", n);
+    for (all->n_runs = 0; all->n_runs < n; all->n_runs++)
+        all->run[all->n_runs] = (struct run){.all = all, .sequence = all->n_runs};
+    return STATUS_OK;
+}
+
+static void close_runs(struct generation *all)
+{
+    for (int i = 0; i < all->n_runs; i++) {
+        if (all->run[i].request == NULL)
+            continue;
+        engine_release(all->engine, i); /* after a failure */
+        run_free(&all->run[i]);
+    }
+    free(all->run);
+    free(all->entry);
+    free(all->stepping);
+    free(all->last);
+    sampler_close(all->sampler);
+}
+
+enum status generation_run_all(struct engine *engine, const struct tokenizer *tokenizer,
+                               const struct generation_request *request, int n_requests,
+                               generation_sink sink, void *context)
+{
+    const int64_t vocab_size = engine_config(engine)->vocab_size;
+    int64_t n_ids = vocab_size;
+    struct generation all = {.engine = engine,
+                             .tokenizer = tokenizer,
+                             .request = request,
+                             .n_requests = n_requests,
+                             .sink = sink,
+                             .context = context};
+
+    if (tokenizer != NULL && tokenizer_size(tokenizer) < n_ids)
+        n_ids = tokenizer_size(tokenizer);
+    TRY(check_all(&all, n_ids));
+    enum status status = open_runs(&all);
+    if (status == STATUS_OK)
+        status = sampler_open(&all.sampler, vocab_size, n_ids);
+    if (status == STATUS_OK)
+        status = run_to_end(&all);
+    close_runs(&all);
+    return status;
+}
+
+static enum status keep_result(void *context, int index, const struct generation_result *result)
+{
+    (void)index;
+    *(struct generation_result *)context = *result;
+    return STATUS_OK;
+}
+
 enum status generation_run(struct generation_result *result, struct engine *engine,
                            const struct tokenizer *tokenizer,
                            const struct generation_request *request)
 {
-    const int64_t vocab_size = engine_config(engine)->vocab_size;
-    const int max_model_len = engine_max_model_len(engine);
-    int64_t n_ids = vocab_size;
-    struct generation_result made = {0};
-    struct run run = {
-        .request = request, .tokenizer = tokenizer, .engine = engine, .result = &made};
-    enum status status;
-
-    if (tokenizer != NULL && tokenizer_size(tokenizer) < n_ids)
-        n_ids = tokenizer_size(tokenizer);
-    TRY(check_request(request, tokenizer, n_ids));
-    TRY(check_prompt(request, vocab_size, max_model_len));
-    run.budget = max_model_len - request->n_prompt;
-    if (run.budget > request->max_tokens)
-        run.budget = request->max_tokens;
-    if (run.budget > 0)
-        TRY(sampler_open(&run.sampler, vocab_size, n_ids));
-    status = run_to_end(&run);
-    engine_release(engine, 0);
-    sampler_close(run.sampler);
-    made.text = run.text.data;
-    made.text_length = run.text.length;
-    if (status != STATUS_OK) {
-        generation_result_free(&made);
-        return status;
-    }
-    *result = made;
-    return STATUS_OK;
+    return generation_run_all(engine, tokenizer, request, 1, keep_result, result);
 }
 
 void generation_result_free(struct generation_result *result)

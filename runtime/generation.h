@@ -1,4 +1,5 @@
-/* generation.h - completes one prompt: prefill in chunks, draw, append, until a stop.
+/* generation.h - completes prompts: prefill in chunks, draw, append, until a stop; several of them side
+ * by side, in the sequences that the engine has.
  *
  * Runs on rank 0; the other ranks sit in engine_work. */
 #ifndef RUNTIME_GENERATION_H
@@ -33,13 +34,26 @@ struct generation_result {
     int stopped; /* 1: eos or stop string ("stop"); 0: max_tokens or the context ("length") */
     struct token_logprob *logprob;     /* [ids.count], NULL unless asked */
     struct token_logprob *top_logprob; /* [ids.count, n_logprobs] */
-    int64_t prefill_ns, decode_ns;     /* to the first token; from there to the last */
+    /* From the first chunk of the prompt to the first token; from there to the last one, the prompts
+     * of others that ran in between included. */
+    int64_t prefill_ns, decode_ns;
 };
 
-/* `tokenizer` may be NULL (then no text, and stop strings are refused).  Uses sequence 0, released at
- * the end.  Owner of the result: caller; end with generation_result_free.
- * Errors: STATUS_USAGE (empty prompt, id out of range: text names position and id; prompt longer
- * than the context). */
+/* Receives what request `index` came to, as soon as it has ended, in any order.  Owner of the result:
+ * the sink; end with generation_result_free.  A failure ends the others. */
+typedef enum status (*generation_sink)(void *context, int index,
+                                       const struct generation_result *result);
+
+/* Each request gets the tokens that it would get alone.  At most engine_max_num_seqs of them are on
+ * their way; the next one begins when another ends.  `tokenizer` may be NULL (then no text, and stop
+ * strings are refused).  All sequences of the engine are free at the end.
+ * Errors: STATUS_USAGE before anything runs (empty prompt, id out of range: text names position and
+ * id; prompt longer than the context). */
+enum status generation_run_all(struct engine *engine, const struct tokenizer *tokenizer,
+                               const struct generation_request *request, int n_requests,
+                               generation_sink sink, void *context);
+
+/* One request.  Owner of the result: caller. */
 enum status generation_run(struct generation_result *result, struct engine *engine,
                            const struct tokenizer *tokenizer,
                            const struct generation_request *request);

@@ -26,14 +26,14 @@ size_t latent_cache_bytes(const struct model_config *config, enum dtype dtype, i
 
 enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
                               const struct model_config *config, enum dtype dtype, int n_sequences,
-                              int64_t max_length)
+                              int64_t max_length, int64_t n_pages)
 {
     *cache = (struct latent_cache){.n_layers = config->n_layers,
                                    .d_c = config->d_c,
                                    .d_r = config->d_r,
                                    .n_sequences = n_sequences,
                                    .max_pages = (int)pages_of(max_length),
-                                   .n_pages = (int)latent_cache_pages(n_sequences, max_length)};
+                                   .n_pages = (int)n_pages};
     size_t table = (size_t)n_sequences * (size_t)cache->max_pages;
     cache->rows = calloc((size_t)config->n_layers, sizeof *cache->rows);
     cache->table = malloc((table + 1) * sizeof *cache->table);

@@ -31,11 +31,12 @@ size_t latent_cache_bytes(const struct model_config *config, enum dtype dtype, i
 /* Pages that `n_sequences` sequences of up to `max_length` rows need. */
 int64_t latent_cache_pages(int n_sequences, int64_t max_length);
 
-/* Memory for `n_sequences` sequences of up to `max_length` rows each, from `arena`.
+/* Memory for `n_pages` pages from `arena`, and tables for `n_sequences` sequences of up to
+ * `max_length` rows each; latent_cache_pages says how many are enough for all of them at once.
  * Owner: caller; end with latent_cache_close.  Errors: STATUS_NO_MEMORY. */
 enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
                               const struct model_config *config, enum dtype dtype, int n_sequences,
-                              int64_t max_length);
+                              int64_t max_length, int64_t n_pages);
 void latent_cache_close(struct latent_cache *cache);
 
 /* Gives `sequence` pages for `count` more rows and lengthens it; all or nothing.

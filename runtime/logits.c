@@ -1,7 +1,15 @@
-/* logits.c - the last product, split over the vocabulary, and the rows brought together. */
+/* logits.c - the last product, split over the vocabulary, and the rows brought together.  Rows of
+ * different sequences share a product, so that the vocabulary's weights are read once for a batch. */
 #include <string.h>
 
 #include "runtime/step.h"
+
+/* Rows of the step whose logits are computed together. */
+struct wanted {
+    int count;
+    int entry[LOGITS_ROWS];
+    int64_t row[LOGITS_ROWS]; /* in the step */
+};
 
 /* Row `row` of `n_rows` from the members' blocks [n_rows, counts[m]], in order of members. */
 static void join_row(float *logits, const float *gathered, const int64_t *counts, int members,
@@ -14,36 +22,55 @@ static void join_row(float *logits, const float *gathered, const int64_t *counts
     }
 }
 
-/* Rows [begin, end) of the step, at most LOGITS_ROWS; all members get them in s->work->gathered. */
-static enum status gather_rows(struct step *s, int64_t begin, int64_t end)
+/* All members get the logits of the rows in s->work->gathered. */
+static enum status gather_rows(struct step *s, const struct wanted *wanted)
 {
-    int64_t n_rows = end - begin;
-    struct tensor x = tensor_rows(&s->work->x, begin, end);
-    struct tensor h = tensor_rows(&s->work->h, 0, n_rows);
+    int64_t n_rows = wanted->count;
     struct tensor logits = tensor_rows(&s->work->logits, 0, n_rows);
     struct tensor gathered = tensor_rows(&s->work->gathered, 0, n_rows * s->model->vocab_size);
+    struct tensor all = tensor_rows(&s->work->h, 0, n_rows);
 
+    for (int i = 0; i < wanted->count; i++) {
+        struct tensor x = tensor_rows(&s->work->x, wanted->row[i], wanted->row[i] + 1);
+        struct tensor h = tensor_rows(&all, i, i + 1);
+        TRY(s->ops->rms_norm(&h, &x, &s->weights->final_gain, s->model->epsilon, s->stream));
+    }
     for (int m = 0; m < s->tp->group.size; m++)
         s->gather_counts[m] = n_rows * s->vocab_counts[m];
-    TRY(s->ops->rms_norm(&h, &x, &s->weights->final_gain, s->model->epsilon, s->stream));
-    TRY(s->ops->gemm(&logits, &h, &s->weights->head, s->stream));
+    TRY(s->ops->gemm(&logits, &all, &s->weights->head, s->stream));
     return s->tp->ops->all_gather(s->tp, &gathered, &logits, s->gather_counts, s->stream);
+}
+
+/* Computes the rows, hands them out and empties the list. */
+static enum status flush(struct step *s, struct wanted *wanted, logits_sink sink, void *context,
+                         enum status *sunk)
+{
+    int count = wanted->count;
+    if (count == 0)
+        return STATUS_OK;
+    TRY(gather_rows(s, wanted));
+    for (int i = 0; sink != NULL && *sunk == STATUS_OK && i < count; i++) {
+        const struct batch_entry *entry = &s->batch->entry[wanted->entry[i]];
+        join_row(s->work->joined, s->work->gathered.data, s->vocab_counts, s->tp->group.size, count,
+                 i);
+        *sunk =
+            sink(context, wanted->entry[i], (int)(wanted->row[i] - entry->begin), s->work->joined);
+    }
+    wanted->count = 0;
+    return STATUS_OK;
 }
 
 enum status step_logits(struct step *s, logits_sink sink, void *context, enum status *sunk)
 {
-    float *row_logits = s->work->joined;
+    struct wanted wanted = {.count = 0};
     for (int i = 0; i < s->batch->n_entries; i++) {
         const struct batch_entry *entry = &s->batch->entry[i];
-        for (int64_t begin = entry->first_logits; begin < entry->end; begin += LOGITS_ROWS) {
-            int64_t end = begin + LOGITS_ROWS < entry->end ? begin + LOGITS_ROWS : entry->end;
-            TRY(gather_rows(s, begin, end));
-            for (int64_t row = begin; sink != NULL && *sunk == STATUS_OK && row < end; row++) {
-                join_row(row_logits, s->work->gathered.data, s->vocab_counts, s->tp->group.size,
-                         end - begin, row - begin);
-                *sunk = sink(context, i, (int)(row - entry->begin), row_logits);
-            }
+        for (int64_t row = entry->first_logits; row < entry->end; row++) {
+            wanted.entry[wanted.count] = i;
+            wanted.row[wanted.count++] = row;
+            if (wanted.count == LOGITS_ROWS)
+                TRY(flush(s, &wanted, sink, context, sunk));
         }
     }
-    return STATUS_OK;
+    return flush(s, &wanted, sink, context, sunk);
 }

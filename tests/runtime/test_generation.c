@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 enum { N_WORDS = 16, EOS = 256 + N_WORDS, N_IDS, VOCAB = 300, MAX_IDS = 256, MAX_TEXT = 2048 };
+enum { MAX_SEQUENCES = 4, MAX_STEPS = 1000 };
 
 /* Ids 0 to 255 are bytes, then these, then the special token EOS. */
 static const char *const word[N_WORDS] = {"aa",  "ab",  "ba",  "bb",  "aaa",   "aab",  "aba", "abb",
@@ -26,16 +27,19 @@ static const char *const word[N_WORDS] = {"aa",  "ab",  "ba",  "bb",  "aaa",   "
 
 struct engine {
     struct model_config config;
-    int max_model_len, max_batched;
+    int max_model_len, max_batched, max_seqs;
     int64_t n_prompt;
-    const int32_t *script; /* token after the prompt, and so on */
+    const int32_t
+        *script; /* token after the prompt, and so on; NULL: one that follows from all before */
     int n_script;
     int64_t nan_position; /* whose logits are NaN; -1: none */
-    int64_t length;       /* of sequence 0 */
-    int32_t seen[MAX_IDS], n_tokens[MAX_IDS], n_logits[MAX_IDS];
+    int64_t length;       /* of all sequences */
+    int64_t length_of[MAX_SEQUENCES];
+    int32_t seen[MAX_SEQUENCES][MAX_IDS];
+    int32_t n_tokens[MAX_STEPS], n_logits[MAX_STEPS], n_entries[MAX_STEPS];
     int n_steps, n_released;
     const size_t *streamed; /* how much text was out when a step began */
-    size_t streamed_at[MAX_IDS];
+    size_t streamed_at[MAX_STEPS];
 };
 
 const struct model_config *engine_config(const struct engine *engine)
@@ -53,39 +57,80 @@ int engine_max_batched_tokens(const struct engine *engine)
     return engine->max_batched;
 }
 
+int engine_max_num_seqs(const struct engine *engine)
+{
+    return engine->max_seqs;
+}
+
 void engine_release(struct engine *engine, int sequence)
 {
-    assert_int_equal(sequence, 0);
-    engine->length = 0;
+    assert_in_range(sequence, 0, engine->max_seqs - 1);
+    assert_true(engine->length_of[sequence] > 0);
+    engine->length -= engine->length_of[sequence];
+    engine->length_of[sequence] = 0;
     engine->n_released++;
+}
+
+/* A letter, or sometimes an end of sequence, that follows from all ids of the sequence. */
+static int32_t follower(const int32_t *ids, int64_t count)
+{
+    uint32_t hash = 17;
+    for (int64_t i = 0; i < count; i++)
+        hash = (hash ^ (uint32_t)ids[i]) * 16777619u;
+    return (hash >> 8) % 40 == 0 ? EOS : (int32_t)('a' + (hash >> 12) % 20);
+}
+
+/* Logits after token `at` of a sequence. */
+static void write_logits(const struct engine *engine, float *logits, const int32_t *seen,
+                         int64_t at)
+{
+    const int64_t generated = at - (engine->n_prompt - 1);
+    for (int id = 0; id < VOCAB; id++)
+        logits[id] = at == engine->nan_position ? NAN : 0;
+    if (engine->script == NULL)
+        logits[follower(seen, at + 1)] += 5;
+    else if (generated >= 0)
+        logits[engine->script[generated % engine->n_script]] += 5;
+    logits[VOCAB - 1] = (float)at; /* padding: marks the position */
+}
+
+static void run_entry(struct engine *engine, const struct step_plan *plan, int index,
+                      const int32_t *ids, logits_sink sink, void *context)
+{
+    const struct step_entry *entry = &plan->entry[index];
+    int64_t *length = &engine->length_of[entry->sequence];
+    int32_t *seen = engine->seen[entry->sequence];
+    float logits[VOCAB];
+    assert_in_range(entry->sequence, 0, engine->max_seqs - 1);
+    assert_in_range(*length + entry->n_tokens, 1, engine->max_model_len);
+    for (int i = 0; i < entry->n_tokens; i++, ++*length, engine->length++) {
+        seen[*length] = ids[i];
+        if (i < entry->first_logits)
+            continue;
+        write_logits(engine, logits, seen, *length);
+        if (sink(context, index, i, logits) != STATUS_OK)
+            fail_msg("the loop must let a step come to its end");
+    }
 }
 
 enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
                         void *context)
 {
-    float logits[VOCAB];
-    assert_int_equal(plan->n_entries, 1);
-    assert_int_equal(plan->n_tokens, plan->entry[0].n_tokens);
-    assert_int_equal(plan->entry[0].sequence, 0);
+    int step = engine->n_steps++, sequences = 0;
+    const int32_t *ids = plan->ids;
+    assert_in_range(step, 0, MAX_STEPS - 1);
+    assert_in_range(plan->n_entries, 1, engine->max_seqs);
     assert_in_range(plan->n_tokens, 1, engine->max_batched);
-    assert_in_range(engine->length + plan->n_tokens, 1, engine->max_model_len);
-    assert_in_range(engine->n_steps, 0, MAX_IDS - 1);
-    engine->n_tokens[engine->n_steps] = plan->n_tokens;
-    engine->n_logits[engine->n_steps] = plan->n_tokens - plan->entry[0].first_logits;
-    engine->streamed_at[engine->n_steps++] = engine->streamed == NULL ? 0 : *engine->streamed;
-    for (int i = 0; i < plan->n_tokens; i++, engine->length++) {
-        engine->seen[engine->length] = plan->ids[i];
-        if (i < plan->entry[0].first_logits)
-            continue;
-        const int64_t generated = engine->length - (engine->n_prompt - 1);
-        for (int id = 0; id < VOCAB; id++)
-            logits[id] = engine->length == engine->nan_position ? NAN : 0;
-        if (generated >= 0)
-            logits[engine->script[generated % engine->n_script]] += 5;
-        logits[VOCAB - 1] = (float)engine->length; /* padding: marks the position */
-        if (sink(context, 0, i, logits) != STATUS_OK)
-            fail_msg("the loop must let a step come to its end");
+    engine->n_tokens[step] = plan->n_tokens;
+    engine->n_entries[step] = plan->n_entries;
+    engine->streamed_at[step] = engine->streamed == NULL ? 0 : *engine->streamed;
+    for (int i = 0; i < plan->n_entries; ids += plan->entry[i++].n_tokens) {
+        assert_false(sequences & 1 << plan->entry[i].sequence); /* each once */
+        sequences |= 1 << plan->entry[i].sequence;
+        engine->n_logits[step] += plan->entry[i].n_tokens - plan->entry[i].first_logits;
+        run_entry(engine, plan, i, ids, sink, context);
     }
+    assert_int_equal(ids - plan->ids, plan->n_tokens);
     return STATUS_OK;
 }
 
@@ -187,7 +232,8 @@ static struct heard heard;
 
 static struct engine new_engine(const int32_t *script, int n_script)
 {
-    struct engine engine = {.max_model_len = 200, .max_batched = 3, .nan_position = -1};
+    struct engine engine = {
+        .max_model_len = 200, .max_batched = 3, .max_seqs = 1, .nan_position = -1};
     engine.config.vocab_size = VOCAB;
     engine.config.n_eos = 2;
     engine.config.eos_id[0] = '!';
@@ -256,7 +302,7 @@ static void tokens_are_fed_back_until_max_tokens(void **state)
     struct generation_result result = run(&engine, &request);
     assert_string_equal(result.text, "Hello wo");
     assert_int_equal(result.stopped, 0);
-    assert_memory_equal(engine.seen, fed, sizeof fed);
+    assert_memory_equal(engine.seen[0], fed, sizeof fed);
     /* The prompt in chunks of 3, logits of its last token only; then one token a step. */
     static const int32_t n_tokens[] = {3, 3, 1, 1, 1, 1}, n_logits[] = {0, 0, 1, 1, 1, 1};
     assert_int_equal(engine.n_steps, 6);
@@ -581,6 +627,174 @@ static void a_failure_on_the_way_releases_the_sequence(void **state)
     }
 }
 
+/* ---- several requests ---- */
+
+enum { N_REQUESTS = 11 };
+
+static struct generation_result kept[N_REQUESTS];
+static int ended[N_REQUESTS], n_ended;
+
+static enum status keep(void *context, int index, const struct generation_result *result)
+{
+    assert_ptr_equal(context, kept);
+    assert_null(kept[index].text); /* each once */
+    kept[index] = *result;
+    ended[n_ended++] = index;
+    return STATUS_OK;
+}
+
+/* Prompts of 1 to 11 ids, some sampled, one of which only the prompt is run. */
+static void make_requests(struct generation_request *request, int32_t (*ids)[N_REQUESTS])
+{
+    static const char *const stop[] = {"ab", "q"};
+    for (int i = 0; i < N_REQUESTS; i++) {
+        request[i] = new_request(i == 4 ? 0 : 10 + i * 3 % 14);
+        for (int j = 0; j <= i; j++)
+            ids[i][j] = 'a' + (7 * i + j) % 26;
+        request[i].prompt = ids[i];
+        request[i].n_prompt = i + 1;
+        request[i].on_text = NULL;
+        request[i].sampling.temperature = i % 3 == 0 ? 1.0f : 0;
+        request[i].sampling.seed = (uint64_t)i / 2;
+        request[i].ignore_eos = i % 2;
+        request[i].stop = stop;
+        request[i].n_stop = i % 5 == 0 ? 2 : 0;
+        request[i].n_logprobs = i % 4 - 1;
+    }
+}
+
+static void expect_equal(const struct generation_result *a, const struct generation_result *b,
+                         int n_logprobs)
+{
+    size_t count = (size_t)a->ids.count;
+    assert_int_equal(a->ids.count, b->ids.count);
+    assert_int_equal(a->stopped, b->stopped);
+    assert_string_equal(a->text, b->text);
+    if (count == 0)
+        return;
+    assert_memory_equal(a->ids.id, b->ids.id, count * sizeof *a->ids.id);
+    if (n_logprobs >= 0)
+        assert_memory_equal(a->logprob, b->logprob, count * sizeof *a->logprob);
+    if (n_logprobs > 0)
+        assert_memory_equal(a->top_logprob, b->top_logprob,
+                            count * (size_t)n_logprobs * sizeof *a->top_logprob);
+}
+
+static struct engine new_batch_engine(int max_seqs, int max_batched)
+{
+    struct engine engine = new_engine(NULL, 0);
+    engine.max_seqs = max_seqs;
+    engine.max_batched = max_batched;
+    engine.streamed = NULL;
+    return engine;
+}
+
+static void side_by_side_each_gets_what_it_gets_alone(void **state)
+{
+    struct generation_request request[N_REQUESTS];
+    int32_t ids[N_REQUESTS][N_REQUESTS];
+    (void)state;
+    make_requests(request, ids);
+    for (int max_seqs = 1; max_seqs <= MAX_SEQUENCES; max_seqs++) {
+        struct engine engine = new_batch_engine(max_seqs, 5);
+        memset(kept, 0, sizeof kept);
+        n_ended = 0;
+        assert_int_equal(generation_run_all(&engine, tokenizer, request, N_REQUESTS, keep, kept),
+                         STATUS_OK);
+        assert_int_equal(n_ended, N_REQUESTS);
+        assert_int_equal(engine.length, 0);
+        assert_int_equal(engine.n_released, N_REQUESTS);
+        for (int i = 0; i < N_REQUESTS; i++) {
+            struct engine alone = new_batch_engine(1, 5);
+            struct generation_result result;
+            assert_int_equal(generation_run(&result, &alone, tokenizer, &request[i]), STATUS_OK);
+            expect_equal(&kept[i], &result, request[i].n_logprobs);
+            generation_result_free(&result);
+            generation_result_free(&kept[i]);
+        }
+    }
+}
+
+/* Prompts of 1, 2, 3 ids, two places: the third begins when one of the others has ended. */
+static void a_free_sequence_is_taken_by_the_next_request(void **state)
+{
+    struct engine engine = new_batch_engine(2, 5);
+    struct generation_request request[N_REQUESTS];
+    int32_t ids[N_REQUESTS][N_REQUESTS];
+    static const int32_t n_tokens[] = {1, 2, 2, 2, 3, 2, 1}, n_entries[] = {1, 1, 2, 2, 1, 2, 1};
+    (void)state;
+    make_requests(request, ids);
+    for (int i = 0; i < 3; i++) {
+        request[i].ignore_eos = 1;
+        request[i].n_stop = 0;
+        request[i].max_tokens = i == 1 ? 4 : 3;
+    }
+    memset(kept, 0, sizeof kept);
+    n_ended = 0;
+    assert_int_equal(generation_run_all(&engine, tokenizer, request, 3, keep, kept), STATUS_OK);
+    assert_int_equal(engine.n_steps, 7);
+    assert_memory_equal(engine.n_tokens, n_tokens, sizeof n_tokens);
+    assert_memory_equal(engine.n_entries, n_entries, sizeof n_entries);
+    assert_int_equal(ended[0], 0);
+    assert_int_equal(ended[1], 1);
+    assert_int_equal(ended[2], 2);
+    for (int i = 0; i < 3; i++)
+        generation_result_free(&kept[i]);
+}
+
+static void steps_take_no_more_tokens_than_the_engine(void **state)
+{
+    struct engine engine = new_batch_engine(4, 2); /* asserts it itself */
+    struct generation_request request[N_REQUESTS];
+    int32_t ids[N_REQUESTS][N_REQUESTS];
+    (void)state;
+    make_requests(request, ids);
+    memset(kept, 0, sizeof kept);
+    n_ended = 0;
+    assert_int_equal(generation_run_all(&engine, tokenizer, request, N_REQUESTS, keep, kept),
+                     STATUS_OK);
+    for (int i = 0; i < N_REQUESTS; i++)
+        generation_result_free(&kept[i]);
+    assert_int_equal(generation_run_all(&engine, tokenizer, request, 0, keep, kept), STATUS_OK);
+}
+
+static enum status refuse_second(void *context, int index, const struct generation_result *result)
+{
+    struct generation_result own = *result;
+    (void)index;
+    generation_result_free(&own);
+    if (++*(int *)context == 2)
+        FAIL(STATUS_IO, "nobody reads on");
+    return STATUS_OK;
+}
+
+static void a_failure_of_one_frees_all_sequences(void **state)
+{
+    struct engine engine = new_batch_engine(4, 5);
+    struct generation_request request[N_REQUESTS];
+    int32_t ids[N_REQUESTS][N_REQUESTS];
+    int count = 0;
+    (void)state;
+    make_requests(request, ids);
+    assert_int_equal(
+        generation_run_all(&engine, tokenizer, request, N_REQUESTS, refuse_second, &count),
+        STATUS_IO);
+    assert_int_equal(count, 2);
+    assert_int_equal(engine.length, 0);
+    engine.nan_position = 8; /* which four of them reach together */
+    count = -100;
+    assert_int_equal(
+        generation_run_all(&engine, tokenizer, request, N_REQUESTS, refuse_second, &count),
+        STATUS_INVALID);
+    assert_int_equal(engine.length, 0);
+    request[9].max_tokens = -1; /* found before anything runs */
+    engine.n_steps = 0;
+    assert_int_equal(
+        generation_run_all(&engine, tokenizer, request, N_REQUESTS, refuse_second, &count),
+        STATUS_USAGE);
+    assert_int_equal(engine.n_steps, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -598,6 +812,10 @@ int main(void)
         cmocka_unit_test(a_model_without_tokenizer_gives_ids),
         cmocka_unit_test(wrong_requests_are_refused_before_anything_runs),
         cmocka_unit_test(a_failure_on_the_way_releases_the_sequence),
+        cmocka_unit_test(side_by_side_each_gets_what_it_gets_alone),
+        cmocka_unit_test(a_free_sequence_is_taken_by_the_next_request),
+        cmocka_unit_test(steps_take_no_more_tokens_than_the_engine),
+        cmocka_unit_test(a_failure_of_one_frees_all_sequences),
     };
     return cmocka_run_group_tests(tests, write_tokenizer, close_tokenizer);
 }

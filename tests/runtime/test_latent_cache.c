@@ -19,7 +19,9 @@ static int open_cache(void **state)
     size_t bytes = latent_cache_bytes(&config, DTYPE_BF16, SEQUENCES * PAGES);
     (void)state;
     assert_int_equal(arena_open(&arena, &cpu_device_ops, "cache", bytes), STATUS_OK);
-    assert_int_equal(latent_cache_open(&cache, &arena, &config, DTYPE_BF16, SEQUENCES, MAX_LENGTH),
+    assert_int_equal(latent_cache_pages(SEQUENCES, MAX_LENGTH), SEQUENCES * PAGES);
+    assert_int_equal(latent_cache_open(&cache, &arena, &config, DTYPE_BF16, SEQUENCES, MAX_LENGTH,
+                                       SEQUENCES * PAGES),
                      STATUS_OK);
     assert_int_equal(arena.used, bytes);
     return 0;
