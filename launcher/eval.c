@@ -153,7 +153,11 @@ static enum status run_all_ranks(struct eval *eval, struct job *job)
     TRY(comm_agree(&job->world, status));
     eval->window = window_of(eval->options, &eval->config);
     TRY(failure_from_root(&job->world, job_is_root(job) ? prepare(eval) : STATUS_OK));
-    TRY(job_open_engine(&eval->engine, &eval->load_ns, job, (int)eval->window));
+    const struct job_capacity capacity = {.max_model_len = eval->window,
+                                          .max_num_seqs = 1,
+                                          .max_num_batched_tokens =
+                                              (int)eval->options->max_num_batched_tokens};
+    TRY(job_open_engine(&eval->engine, &eval->load_ns, job, &capacity));
     status = job_is_root(job) ? score_text(eval) : engine_work(eval->engine);
     engine_close(eval->engine); /* on rank 0 this ends the engine_work of the others */
     TRY(comm_agree(&job->world, job_is_root(job) ? STATUS_OK : status));

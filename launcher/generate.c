@@ -1,4 +1,4 @@
-/* generate.c - completes prompts, one after another.
+/* generate.c - completes prompts, some of them side by side.
  *
  * Rank 0 reads and checks the prompts before anything is loaded, and all ranks
  * learn how that went; then rank 0 generates while the others execute its steps. */
@@ -11,6 +11,7 @@
 #include "launcher/prompts.h"
 #include "launcher/report.h"
 #include "runtime/generation.h"
+#include "runtime/latent_cache.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,10 +27,17 @@ struct generate {
     struct logits_dump *dump;
     struct engine *engine;
     struct progress progress;
+    struct generation_request *request; /* [prompts.count] */
+    struct generation_result *result;   /* [prompts.count] */
+    unsigned char *has_ended;           /* [prompts.count] */
+    int n_out;                          /* completions that went out, in order */
     json_t *completions;
     int streams; /* text goes out as it comes */
-    int64_t load_ns, prefill_ns, decode_ns, n_generated, n_intervals;
+    int64_t n_prefilled, n_prompt_tokens;
+    int64_t load_ns, prefill_ns, decode_ns, all_ns, n_generated, n_intervals;
 };
+
+enum { DEFAULT_SEQUENCES = 16 };
 
 /* Everything that can be wrong with the request, before the weights are read. */
 static enum status prepare(struct generate *generate)
@@ -45,8 +53,12 @@ static enum status prepare(struct generate *generate)
     if (options->logprobs > generate->config.vocab_size)
         FAIL(STATUS_USAGE, "--logprobs %lld: the vocabulary has %lld tokens",
              (long long)options->logprobs, (long long)generate->config.vocab_size);
-    if (limit == 0 || limit > generate->config.max_position)
-        limit = generate->config.max_position; /* engine_open refuses more */
+    if (limit > generate->config.max_position)
+        FAIL(STATUS_USAGE,
+             "--max-model-len %lld: the model takes 1 to %d (max_position_embeddings of %s)",
+             (long long)limit, generate->config.max_position, options->model);
+    if (limit == 0)
+        limit = generate->config.max_position;
     TRY(prompts_read(&generate->prompts, options, generate->tokenizer, &generate->config, limit));
     if (options->dump_logits == NULL)
         return STATUS_OK;
@@ -75,10 +87,14 @@ static enum status on_logits(void *context, int64_t position, const float *logit
     return logits_dump_push(generate->dump, logits);
 }
 
+/* Prompts run one after another. */
 static void on_prefill(void *context, int64_t done, int64_t total)
 {
     struct generate *generate = context;
-    progress_show(&generate->progress, done, total, NULL);
+    progress_show(&generate->progress, generate->n_prefilled + done, generate->n_prompt_tokens,
+                  NULL);
+    if (done == total)
+        generate->n_prefilled += total;
 }
 
 static struct generation_request request_of(struct generate *generate,
@@ -147,30 +163,61 @@ static enum status print_completion(struct generate *generate,
     return report_bytes("\n", 1);
 }
 
-static enum status complete(struct generate *generate, const struct token_list *prompt)
+/* The next completion in order. */
+static enum status put_out(struct generate *generate)
 {
-    struct generation_result result;
-    struct generation_request request = request_of(generate, prompt);
-    progress_begin(&generate->progress, "prefill", PROGRESS_TOKENS, 1);
-    enum status status = generation_run(&result, generate->engine, generate->tokenizer, &request);
-    progress_end(&generate->progress);
-    TRY(status);
-    generate->prefill_ns += result.prefill_ns;
-    generate->decode_ns += result.decode_ns;
-    generate->n_generated += result.ids.count;
-    generate->n_intervals += result.ids.count > 0 ? result.ids.count - 1 : 0;
+    const struct token_list *prompt = &generate->prompts.prompt[generate->n_out];
+    struct generation_result *result = &generate->result[generate->n_out++];
+    enum status status = STATUS_OK;
     if (generate->dump != NULL)
-        status = logits_dump_finish(generate->dump, prompt->id, prompt->count, result.ids.id,
-                                    result.ids.count);
+        status = logits_dump_finish(generate->dump, prompt->id, prompt->count, result->ids.id,
+                                    result->ids.count);
     if (status == STATUS_OK && generate->options->json)
-        add_completion(generate, prompt, &result);
+        add_completion(generate, prompt, result);
     else if (status == STATUS_OK)
-        status = print_completion(generate, &result);
-    generation_result_free(&result);
+        status = print_completion(generate, result);
+    generation_result_free(result);
     return status;
 }
 
-/* Mean over prompts, and over the gaps between tokens; not a number where there were none. */
+/* generation_sink: completions wait here for those before them. */
+static enum status on_end(void *context, int index, const struct generation_result *result)
+{
+    struct generate *generate = context;
+    generate->result[index] = *result;
+    generate->has_ended[index] = 1;
+    generate->prefill_ns += result->prefill_ns;
+    generate->decode_ns += result->decode_ns;
+    generate->n_generated += result->ids.count;
+    generate->n_intervals += result->ids.count > 0 ? result->ids.count - 1 : 0;
+    progress_end(&generate->progress);
+    while (generate->n_out < generate->prompts.count && generate->has_ended[generate->n_out])
+        TRY(put_out(generate));
+    return STATUS_OK;
+}
+
+static enum status complete(struct generate *generate)
+{
+    int count = generate->prompts.count;
+    generate->request = calloc((size_t)count, sizeof *generate->request);
+    generate->result = calloc((size_t)count, sizeof *generate->result);
+    generate->has_ended = calloc((size_t)count, 1);
+    if (generate->request == NULL || generate->result == NULL || generate->has_ended == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d completions", count);
+    for (int i = 0; i < count; i++) {
+        generate->request[i] = request_of(generate, &generate->prompts.prompt[i]);
+        generate->n_prompt_tokens += generate->prompts.prompt[i].count;
+    }
+    int64_t begin_ns = progress_now_ns();
+    progress_begin(&generate->progress, "prefill", PROGRESS_TOKENS, 1);
+    enum status status = generation_run_all(generate->engine, generate->tokenizer,
+                                            generate->request, count, on_end, generate);
+    progress_end(&generate->progress);
+    generate->all_ns = progress_now_ns() - begin_ns;
+    return status;
+}
+
+/* Mean over prompts, and over the gaps between a prompt's tokens; not a number where there were none. */
 static double ttft_ms(const struct generate *generate)
 {
     return (double)generate->prefill_ns * 1e-6 / generate->prompts.count;
@@ -198,11 +245,12 @@ static enum status print_json(struct generate *generate)
     TRY(job_mesh(&mesh, generate->job, engine_config(generate->engine)));
     engine_memory(generate->engine, &memory);
     json_t *root = json_pack(
-        "{s:o, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o}, s:{s:I, s:I}, s:o}", "model",
+        "{s:o, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o, s:o}, s:{s:I, s:I}, s:o}", "model",
         report_text(model, strlen(model)), "ranks", mesh.world.size, "tp", mesh.tp.size, "ep",
         mesh.ep.size, "completions", generate->completions, "timing", "load_s",
         report_real((double)generate->load_ns * 1e-9), "ttft_ms", report_real(ttft_ms(generate)),
-        "tpot_ms", report_real(tpot_ms(generate)), "cache", "bytes_per_token",
+        "tpot_ms", report_real(tpot_ms(generate)), "total_s",
+        report_real((double)generate->all_ns * 1e-9), "cache", "bytes_per_token",
         (json_int_t)memory.cache_token_bytes, "expanded_bytes_per_token",
         (json_int_t)memory.expanded_token_bytes, "counters", counters_json());
     return report_json(root);
@@ -213,7 +261,7 @@ static void print_summary(const struct generate *generate)
 {
     struct engine_memory memory;
     char line[512], rate[64] = "";
-    double seconds = (double)(generate->prefill_ns + generate->decode_ns) * 1e-9;
+    double seconds = (double)generate->all_ns * 1e-9;
     engine_memory(generate->engine, &memory);
     if (generate->n_intervals > 0)
         snprintf(rate, sizeof rate, ", %.2f ms per token", tpot_ms(generate));
@@ -232,8 +280,7 @@ static enum status complete_all(struct generate *generate)
     generate->completions = json_array();
     generate->streams =
         generate->prompts.count == 1 && !generate->options->json && generate->tokenizer != NULL;
-    for (int i = 0; i < generate->prompts.count; i++)
-        TRY(complete(generate, &generate->prompts.prompt[i]));
+    TRY(complete(generate));
     if (generate->options->json)
         return print_json(generate);
     print_summary(generate);
@@ -242,6 +289,11 @@ static enum status complete_all(struct generate *generate)
 
 static void generate_close(struct generate *generate)
 {
+    for (int i = 0; generate->result != NULL && i < generate->prompts.count; i++)
+        generation_result_free(&generate->result[i]);
+    free(generate->request);
+    free(generate->result);
+    free(generate->has_ended);
     json_decref(generate->completions);
     logits_dump_close(generate->dump);
     prompts_free(&generate->prompts);
@@ -249,12 +301,48 @@ static void generate_close(struct generate *generate)
     free(generate);
 }
 
+static int compare_descending(const void *a, const void *b)
+{
+    const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
+}
+
+/* What the prompts need at most: room for the longest sequence, and pages for as many of the longest as
+ * run side by side. */
+static enum status measure(struct job_capacity *capacity, const struct generate *generate)
+{
+    const struct options *options = generate->options;
+    int64_t limit =
+        options->max_model_len > 0 ? options->max_model_len : generate->config.max_position;
+    int count = generate->prompts.count;
+    int64_t *rows = malloc((size_t)count * sizeof *rows);
+    if (rows == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the lengths of %d prompts", count);
+    for (int i = 0; i < count; i++) {
+        rows[i] = generate->prompts.prompt[i].count + options->max_tokens;
+        rows[i] = rows[i] < limit ? rows[i] : limit;
+    }
+    qsort(rows, (size_t)count, sizeof *rows, compare_descending);
+    int64_t wanted = options->max_num_seqs > 0 ? options->max_num_seqs : DEFAULT_SEQUENCES;
+    capacity->max_num_seqs = (int)(wanted < count ? wanted : count);
+    capacity->max_model_len = (int)rows[0];
+    for (int i = 0; i < capacity->max_num_seqs; i++)
+        capacity->cache_pages += latent_cache_pages(1, rows[i]);
+    free(rows);
+    return STATUS_OK;
+}
+
 static enum status run_all_ranks(struct generate *generate, struct job *job)
 {
+    struct job_capacity capacity = {.lowers_max_model_len = generate->options->max_model_len == 0,
+                                    .max_num_batched_tokens =
+                                        (int)generate->options->max_num_batched_tokens};
     enum status status = job_is_root(job) ? prepare(generate) : STATUS_OK;
+    if (status == STATUS_OK && job_is_root(job))
+        status = measure(&capacity, generate);
     TRY(failure_from_root(&job->world, status));
-    TRY(job_open_engine(&generate->engine, &generate->load_ns, job,
-                        (int)generate->options->max_model_len));
+    TRY(comm_broadcast_bytes(&job->world, &capacity, sizeof capacity, 0));
+    TRY(job_open_engine(&generate->engine, &generate->load_ns, job, &capacity));
     status = job_is_root(job) ? complete_all(generate) : engine_work(generate->engine);
     engine_close(generate->engine); /* on rank 0 this ends the engine_work of the others */
     TRY(comm_agree(&job->world, job_is_root(job) ? STATUS_OK : status));

@@ -34,7 +34,8 @@ static void show_loading(void *context, int64_t done, int64_t total)
     progress_show(context, done, total, NULL);
 }
 
-static struct engine_options engine_options_of(const struct options *options, int max_model_len)
+static struct engine_options engine_options_of(const struct options *options,
+                                               const struct job_capacity *capacity)
 {
     struct engine_options engine = engine_defaults();
     engine.model = options->model;
@@ -46,19 +47,21 @@ static struct engine_options engine_options_of(const struct options *options, in
     engine.mla_mode = options->mla_mode == MLA_OPTION_ABSORB   ? MLA_ABSORB
                       : options->mla_mode == MLA_OPTION_EXPAND ? MLA_EXPAND
                                                                : MLA_AUTO;
-    engine.max_model_len = max_model_len;
-    engine.max_num_seqs = 1;
-    engine.max_num_batched_tokens = (int)options->max_num_batched_tokens;
+    engine.max_model_len = capacity->max_model_len;
+    engine.lowers_max_model_len = capacity->lowers_max_model_len;
+    engine.max_num_seqs = capacity->max_num_seqs;
+    engine.max_num_batched_tokens = capacity->max_num_batched_tokens;
+    engine.cache_pages = capacity->cache_pages;
     engine.is_dummy = options->load_format == LOAD_DUMMY;
     return engine;
 }
 
 enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job *job,
-                            int max_model_len)
+                            const struct job_capacity *capacity)
 {
     struct progress progress;
     struct topology topology;
-    struct engine_options options = engine_options_of(job->options, max_model_len);
+    struct engine_options options = engine_options_of(job->options, capacity);
     int64_t begin_ns = progress_now_ns();
 
     /* before any large allocation, so that memory comes from the node's own part */
@@ -70,6 +73,7 @@ enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job
         (int)(job->options->threads > 0 ? job->options->threads : topology.own_cores);
     if (options.n_threads < 1)
         options.n_threads = 1;
+    job->n_threads = options.n_threads;
     progress_begin(&progress, "loading", PROGRESS_BYTES, job_is_root(job));
     options.on_progress = show_loading;
     options.progress_context = &progress;

@@ -14,6 +14,16 @@ struct job {
     struct process process;
     struct comm world;
     int is_started, has_world;
+    int n_threads; /* of this rank, once the engine is open */
+};
+
+/* What a command wants to run at once. */
+struct job_capacity {
+    int max_model_len;        /* 0: the model's own */
+    int lowers_max_model_len; /* where the memory holds less */
+    int max_num_seqs;
+    int max_num_batched_tokens;
+    int64_t cache_pages; /* of all sequences together; 0: max_model_len rows for each */
 };
 
 /* Starts this rank, agrees on `read` (what options_read gave here), and compares the options of all
@@ -28,9 +38,10 @@ static inline int job_is_root(const struct job *job)
 }
 
 /* Binds this rank, compares the tokenizer files of all ranks and loads the model, with progress on
- * rank 0.  `max_model_len` 0: the model's own.  *load_ns: time it took.  Collective; owner: caller; end with engine_close. */
+ * rank 0.  `capacity` is the same on all ranks.  *load_ns: time it took.  Collective; owner: caller; end
+ * with engine_close. */
 enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job *job,
-                            int max_model_len);
+                            const struct job_capacity *capacity);
 
 /* tp and ep as the engine has them. */
 enum status job_mesh(struct mesh *mesh, const struct job *job, const struct model_config *config);

@@ -23,9 +23,11 @@ static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
 
 const struct command_row command_table[COMMAND_COUNT] = {
     [COMMAND_GENERATE] = {"generate", "completes prompts",
-                          "Prompts are completed one after another: those of --prompt, then of "
-                          "--prompt-ids, then of --prompt-file.  Text goes to stdout as it comes "
-                          "when there is one prompt, else each completion ends with a newline."},
+                          "Prompts are those of --prompt, then of --prompt-ids, then of "
+                          "--prompt-file; completions come in that order.  Up to --max-num-seqs of "
+                          "them run side by side, each as it would alone.  Text goes to stdout as "
+                          "it comes when there is one prompt, else each completion ends with a "
+                          "newline."},
     [COMMAND_EVAL] = {"eval", "perplexity of a text file",
                       "The text is cut into windows of --max-model-len tokens that do not overlap. "
                       "Each is scored with the BOS token as context only, so every token of the "
@@ -355,6 +357,16 @@ const struct option option_table[] = {
      .max = INT32_MAX,
      .section = "Layout",
      .help = "tokens of one step: longer prompts are run in chunks"},
+    {.name = "max-num-seqs",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_num_seqs),
+     .commands = GENERATE,
+     .none = "the number of prompts, at most 16",
+     .min = 1,
+     .max = 65536,
+     .section = "Layout",
+     .help = "prompts completed side by side, a token of each in a step"},
 
     {.name = "out",
      .value_name = "DIR",
@@ -438,7 +450,6 @@ static const char *const later_options[] = {"dp",
                                             "kv-cache-form",
                                             "block-size",
                                             "cluster",
-                                            "max-num-seqs",
                                             "all2all-backend",
                                             "deterministic",
                                             "launch",

@@ -50,6 +50,7 @@ struct options {
     int kv_cache_dtype, mla_mode, load_format, numa_bind, backend;
     int64_t max_model_len; /* 0: not given */
     int64_t max_num_batched_tokens, threads;
+    int64_t max_num_seqs; /* 0: not given */
 
     struct text_list prompt, prompt_ids, stop;
     char *prompt_file;

@@ -86,6 +86,30 @@ def test_dump_logits():
                  "no temporary file is left")
 
 
+def test_side_by_side():
+    """Several prompts in a step give each what it gets alone, in the order of the input."""
+    lines = check.path("many.jsonl", "".join(
+        json.dumps({"ids": [(7 * i + 3 * j) % 4096 for j in range(1 + 37 * i % 90)]}) + "\n"
+        for i in range(7)))
+    base = ["generate", "--model", MODEL, "--prompt-file", lines, "--max-tokens", "12",
+            "--max-num-batched-tokens", "24"]
+    for sampling in ([], ["--temperature", "0.9", "--top-p", "0.95", "--seed", "5"]):
+        alone = check.run_json(*base, *sampling, "--max-num-seqs", "1")["completions"]
+        check.expect([c["prompt_tokens"] for c in alone] == [1 + 37 * i % 90 for i in range(7)],
+                     "completions in the order of the prompts")
+        for seqs, ranks in (("4", 0), ("4", 2), ("16", 0), ("1", 2)):
+            value = check.run_json(*base, *sampling, "--max-num-seqs", seqs, ranks=ranks)
+            check.expect(value["completions"] == alone,
+                         f"--max-num-seqs {seqs} on {ranks} ranks, {sampling}: the same ids")
+            steps = value["counters"]["steps"]
+            check.expect(seqs == "1" or steps < 7 * 12, f"{steps} steps with {seqs} sequences")
+    first = check.run("generate", "--model", MODEL, "--prompt-ids", "9", "--prompt-ids", "5,6,7",
+                      "--max-tokens", "12")
+    second = check.run("generate", "--model", MODEL, "--prompt-ids", "9", "--prompt-ids", "5,6,7",
+                       "--max-tokens", "12", "--max-num-seqs", "1")
+    check.expect(first.stdout == second.stdout, "and the same text", first)
+
+
 def test_golden():
     """Ids and logits of the independent oracle, through the command line."""
     for case in ("t1-v2-greedy", "t2-v2-group", "t3-v3"):
@@ -312,6 +336,7 @@ def test_interrupt():
 test_generate_json()
 test_generate_limits()
 test_dump_logits()
+test_side_by_side()
 test_golden()
 test_inspect()
 test_inspect_published()
