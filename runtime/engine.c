@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "kernels/core/log.h"
+#include "runtime/decode_bytes.h"
 #include "runtime/memory_plan.h"
 #include "runtime/safetensors.h"
 #include "runtime/step.h"
@@ -328,6 +329,7 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
     *memory = (struct engine_memory){
         .weight_bytes_read = engine->weights.bytes_read,
         .weight_bytes = engine->weights.bytes_resident,
+        .dense_bytes = decode_dense_bytes(&engine->weights, c->n_layers),
         .cache_bytes = (int64_t)engine->cache_arena.used,
         .workspace_bytes = (int64_t)engine->work_arena.used,
         .cache_row_bytes = row,

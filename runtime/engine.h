@@ -53,6 +53,7 @@ int engine_max_num_seqs(const struct engine *engine);
 
 struct engine_memory {
     int64_t weight_bytes_read, weight_bytes; /* of this rank */
+    int64_t dense_bytes;                     /* read by every decode step (decode_bytes.h) */
     int64_t cache_bytes, workspace_bytes;
     int64_t cache_row_bytes;      /* one token, one layer */
     int64_t cache_token_bytes;    /* one token, all layers */

@@ -5,6 +5,7 @@
  * returns a complete u: the sums over ranks happen inside it.
  */
 #include "kernels/core/trace.h"
+#include "runtime/decode_bytes.h"
 #include "runtime/step.h"
 
 /* x = embedding of the ids: each tp rank holds some rows of the table */
@@ -23,6 +24,7 @@ enum status step_forward(struct step *s)
     struct tensor u = step_rows(s, &s->work->u); /* output of a sub-layer */
 
     trace_add(TRACE_STEPS, 1);
+    trace_add(TRACE_DECODE_STEPS, decode_is_step(s->batch->n_tokens, s->batch->n_entries));
     TRY(embed(s, &x));
     for (int l = 0; l < s->model->n_layers; l++) {
         const struct layer_weights *w = &s->weights->layer[l];

@@ -6,6 +6,7 @@
  * Source: DeepSeek-V3, arXiv 2412.19437, 2.1.2.
  */
 #include "kernels/core/trace.h"
+#include "runtime/decode_bytes.h"
 #include "runtime/step.h"
 
 enum status ffn_partial(struct step *s, struct tensor *u, const struct tensor *h,
@@ -29,6 +30,17 @@ enum status ffn_forward(struct step *s, int layer, struct tensor *u, const struc
     return s->tp->ops->all_reduce(s->tp, u, s->stream);
 }
 
+/* `chosen` is host memory, as on the CPU. */
+static void count_experts(const struct step *s, const struct tensor *chosen,
+                          const struct expert_weights *experts)
+{
+    if (!decode_is_step(s->batch->n_tokens, s->batch->n_entries))
+        return;
+    int count = decode_experts(chosen, experts);
+    trace_add(TRACE_DECODE_EXPERTS, count);
+    trace_add(TRACE_DECODE_EXPERT_BYTES, count * decode_expert_bytes(experts));
+}
+
 enum status moe_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h)
 {
     const struct ops *ops = s->ops;
@@ -42,6 +54,7 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
     /* (13)..(16) which experts, and how much of each */
     TRY(ops->gemm(&logits, h, &w->router, s->stream));
     TRY(ops->router(&chosen, &weight, &logits, &w->router_bias, &s->model->router, s->stream));
+    count_experts(s, &chosen, &w->experts);
     /* (12) u = sum of the chosen experts + the shared one */
     TRY(ops->experts(u, h, &chosen, &weight, &w->experts, s->work->experts_scratch, s->stream));
     if (s->model->n_shared_experts > 0) {

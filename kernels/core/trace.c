@@ -21,6 +21,9 @@ const char *trace_name(enum trace_counter counter)
         [TRACE_DENSE_LAYERS] = "dense_layers",
         [TRACE_STEPS] = "steps",
         [TRACE_ALL_REDUCES] = "all_reduces",
+        [TRACE_DECODE_STEPS] = "decode_steps",
+        [TRACE_DECODE_EXPERTS] = "decode_experts",
+        [TRACE_DECODE_EXPERT_BYTES] = "decode_expert_bytes",
     };
     return name[counter];
 }

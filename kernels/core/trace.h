@@ -13,7 +13,12 @@ enum trace_counter {
     TRACE_MOE_LAYERS,
     TRACE_DENSE_LAYERS,
     TRACE_STEPS,
-    TRACE_ALL_REDUCES, /* sums over more than one rank */
+    TRACE_ALL_REDUCES,  /* sums over more than one rank */
+    TRACE_DECODE_STEPS, /* steps of one token a sequence */
+    /* Of decode steps: experts of this rank that a token chose, each once a layer and step; and
+     * the bytes of their weights. */
+    TRACE_DECODE_EXPERTS,
+    TRACE_DECODE_EXPERT_BYTES,
     TRACE_COUNTERS
 };
 
