@@ -1,0 +1,24 @@
+/* probe.h - what this job's threads get from the machine when all of them do nothing else: bytes read
+ * in a second, fused multiply-adds in a second.  Measured speeds are compared with these.
+ *
+ *   read_gb_s    all threads of all ranks of rank 0's node read their parts of at least 1 GiB (4 last-level
+ *                caches if that is more; an eighth of the free memory if that is less), front to back,
+ *                in huge pages; bytes / time from the first that begins to the last that ends; best of 5
+ *   fma_gflop_s  f32 multiply-adds on registers, widest vectors of the instruction set in use, by all
+ *                threads at once; summed over nodes; 2 operations each; best of 20 */
+#ifndef LAUNCHER_PROBE_H
+#define LAUNCHER_PROBE_H
+
+#include "parallel/comm.h"
+#include "parallel/process.h"
+
+struct probe {
+    double read_gb_s, fma_gflop_s;
+};
+
+/* Runs on the threads of the open pool (kernels/cpu/cpu_threads.h), and raises what `best` holds.
+ * Collective over the world; the same result on all ranks.
+ * Errors: STATUS_NO_MEMORY, STATUS_COMM, STATUS_USAGE (LATENTRANK_DEBUG_ISA). */
+enum status probe_run(struct probe *best, struct comm *world, const struct process *process);
+
+#endif
