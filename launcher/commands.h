@@ -8,12 +8,14 @@
 /* On all ranks of the job. */
 enum status generate_run(const struct options *options, struct job *job);
 enum status eval_run(const struct options *options, struct job *job);
+enum status bench_latency_run(const struct options *options, struct job *job);
 
 /* On one rank, without MPI. */
 enum status inspect_run(const struct options *options);
 enum status tokenize_run(const struct options *options);
 enum status detokenize_run(const struct options *options);
 enum status make_model_run(const struct options *options);
+enum status bench_kernels_run(const struct options *options);
 
 /* --version */
 enum status version_print(void);

@@ -23,11 +23,13 @@ static const local_command local_commands[COMMAND_COUNT] = {
     [COMMAND_TOKENIZE] = tokenize_run,
     [COMMAND_DETOKENIZE] = detokenize_run,
     [COMMAND_MAKE_MODEL] = make_model_run,
+    [COMMAND_BENCH_KERNELS] = bench_kernels_run,
 };
 
 static const job_command job_commands[COMMAND_COUNT] = {
     [COMMAND_GENERATE] = generate_run,
     [COMMAND_EVAL] = eval_run,
+    [COMMAND_BENCH_LATENCY] = bench_latency_run,
 };
 
 /* Without MPI: the rank that speaks does it all. */

@@ -17,6 +17,20 @@ static enum status check_generate(const struct options *options)
     return STATUS_OK;
 }
 
+static enum status check_latency(const struct options *options)
+{
+    if (options->batch_size > options->max_num_batched_tokens)
+        FAIL(STATUS_USAGE,
+             "--batch-size %lld: a step takes at most %lld tokens (--max-num-batched-tokens)",
+             (long long)options->batch_size, (long long)options->max_num_batched_tokens);
+    if (options->max_model_len > 0 &&
+        options->max_model_len < options->input_len + options->output_len)
+        FAIL(STATUS_USAGE, "--max-model-len %lld: --input-len and --output-len make %lld tokens",
+             (long long)options->max_model_len,
+             (long long)(options->input_len + options->output_len));
+    return STATUS_OK;
+}
+
 static enum status check_inspect(const struct options *options)
 {
     if (options->model == NULL && options->model_config == NULL)
@@ -30,7 +44,8 @@ enum status options_check(const struct options *options)
 {
     enum command command = options->command;
     int needs_model = command == COMMAND_GENERATE || command == COMMAND_EVAL ||
-                      command == COMMAND_TOKENIZE || command == COMMAND_DETOKENIZE;
+                      command == COMMAND_TOKENIZE || command == COMMAND_DETOKENIZE ||
+                      command == COMMAND_BENCH_LATENCY;
     if (command == COMMAND_NONE)
         FAIL(STATUS_USAGE, "no command; latentrank --help lists them");
     if (needs_model && options->model == NULL)
@@ -43,5 +58,7 @@ enum status options_check(const struct options *options)
         FAIL(STATUS_USAGE, "make-model needs --out");
     if (command == COMMAND_GENERATE)
         return check_generate(options);
+    if (command == COMMAND_BENCH_LATENCY)
+        return check_latency(options);
     return command == COMMAND_INSPECT ? check_inspect(options) : STATUS_OK;
 }

@@ -85,7 +85,7 @@ static void print_command(FILE *out, enum command command)
 {
     fprintf(out, "latentrank %s: %s\n\nusage: latentrank %s [options]\n", command_name(command),
             command_table[command].help, command_name(command));
-    if (command == COMMAND_GENERATE || command == COMMAND_EVAL)
+    if (command == COMMAND_GENERATE || command == COMMAND_EVAL || command == COMMAND_BENCH_LATENCY)
         fprintf(out, "       mpirun -n N latentrank %s [options]\n", command_name(command));
     fputc('\n', out);
     wrap(out, command_table[command].note, 0, 0);
@@ -99,7 +99,7 @@ static void print_program(FILE *out)
                  "       mpirun -n N latentrank COMMAND [options]\n"
                  "       srun --mpi=pmix -n N latentrank COMMAND [options]\n\ncommands:\n");
     for (int c = 0; c < COMMAND_COUNT; c++)
-        fprintf(out, "  %-12s%s\n", command_table[c].name, command_table[c].help);
+        fprintf(out, "  %-15s%s\n", command_table[c].name, command_table[c].help);
     fputc('\n', out);
     wrap(out,
          "Options are written --name value or --name=value.  They may also stand in a JSON file "

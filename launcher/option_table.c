@@ -10,7 +10,9 @@
 #define TOKENIZE     (1u << COMMAND_TOKENIZE)
 #define DETOKENIZE   (1u << COMMAND_DETOKENIZE)
 #define MAKE_MODEL   (1u << COMMAND_MAKE_MODEL)
-#define ENGINE       (GENERATE | EVAL)
+#define LATENCY      (1u << COMMAND_BENCH_LATENCY)
+#define KERNELS      (1u << COMMAND_BENCH_KERNELS)
+#define ENGINE       (GENERATE | EVAL | LATENCY)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
 
 static const char *const bos_choices[] = {"auto", "on", "off", NULL};
@@ -20,6 +22,11 @@ static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
+static const char *const kernel_dtype_choices[] = {"all",     "bf16", "f16", "f32",
+                                                   "f8_e4m3", "i4",   NULL};
+static const char *const op_choices[] = {
+    "all",      "gemm",   "gemm_heads",   "experts", "latent_attention", "expanded_attention",
+    "rms_norm", "router", "cache_append", NULL};
 
 const struct command_row command_table[COMMAND_COUNT] = {
     [COMMAND_GENERATE] = {"generate", "completes prompts",
@@ -49,6 +56,19 @@ const struct command_row command_table[COMMAND_COUNT] = {
          "load the very same model.  The same seed gives the same weights, "
          "those of --load-format dummy, and a tensor does not depend on --layers.  MTP layers "
          "are left out."},
+    [COMMAND_BENCH_LATENCY] =
+        {"bench latency", "time of a batch: prompts to their first token, then token by token",
+         "Prompts are random ids, different for each sequence, and so are the tokens fed back: the "
+         "experts touched vary as they do with text, and no end of sequence stops it.  Sampling is "
+         "not timed.  One run warms up, --repeat runs are measured.  Speeds are shown beside what "
+         "the machine gives these threads in the same job: a streaming read, and multiply-adds on "
+         "registers."},
+    [COMMAND_BENCH_KERNELS] =
+        {"bench kernels", "time of each operation on the shapes of a model, without the model",
+         "One rank.  Weights and cached rows are random, and so many that each call finds them in "
+         "memory, not in a cache: 1 GiB, less where memory is short.  The ratio is the least time "
+         "that the bytes or the arithmetic could take on this machine (a streaming read, "
+         "multiply-adds on registers, measured in the same run), over the time it took."},
 };
 
 const struct option option_table[] = {
@@ -68,6 +88,14 @@ const struct option option_table[] = {
      .none = "that of --model",
      .section = "Model",
      .help = "a config.json alone, instead of --model"},
+    {.name = "model-config",
+     .value_name = "F",
+     .type = OPTION_TEXT,
+     .at = AT(model_config),
+     .commands = KERNELS,
+     .none = "the shapes of DeepSeek-V2-Lite",
+     .section = "Model",
+     .help = "the config.json whose shapes are measured"},
     {.name = "model-config",
      .value_name = "F",
      .type = OPTION_TEXT,
@@ -139,7 +167,7 @@ const struct option option_table[] = {
      .value_name = "WHEN",
      .type = OPTION_CHOICE,
      .at = AT(add_bos),
-     .commands = ENGINE,
+     .commands = GENERATE | EVAL,
      .initial = "auto",
      .choices = bos_choices,
      .section = "Prompts",
@@ -284,7 +312,7 @@ const struct option option_table[] = {
      .value_name = "HOW",
      .type = OPTION_CHOICE,
      .at = AT(numa_bind),
-     .commands = ENGINE,
+     .commands = ENGINE | KERNELS,
      .initial = "auto",
      .choices = numa_choices,
      .section = "Layout",
@@ -293,7 +321,7 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(threads),
-     .commands = ENGINE,
+     .commands = ENGINE | KERNELS,
      .none = "the rank's share of the cores",
      .min = 1,
      .max = 1024,
@@ -347,6 +375,16 @@ const struct option option_table[] = {
      .max = INT32_MAX,
      .section = "Layout",
      .help = "tokens of a window"},
+    {.name = "max-model-len",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_model_len),
+     .commands = LATENCY,
+     .none = "--input-len + --output-len",
+     .min = 1,
+     .max = INT32_MAX,
+     .section = "Layout",
+     .help = "tokens a sequence may reach"},
     {.name = "max-num-batched-tokens",
      .value_name = "N",
      .type = OPTION_INT,
@@ -367,6 +405,75 @@ const struct option option_table[] = {
      .max = 65536,
      .section = "Layout",
      .help = "prompts completed side by side, a token of each in a step"},
+
+    {.name = "batch-size",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(batch_size),
+     .commands = LATENCY,
+     .initial = "1",
+     .min = 1,
+     .max = 65536,
+     .section = "Measurement",
+     .help = "sequences, each with a token in every step"},
+    {.name = "input-len",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(input_len),
+     .commands = LATENCY,
+     .initial = "32",
+     .min = 1,
+     .max = 1 << 24,
+     .section = "Measurement",
+     .help = "tokens of a prompt"},
+    {.name = "output-len",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(output_len),
+     .commands = LATENCY,
+     .initial = "128",
+     .min = 1,
+     .max = 1 << 24,
+     .section = "Measurement",
+     .help = "tokens of a completion"},
+    {.name = "op",
+     .value_name = "NAME",
+     .type = OPTION_CHOICE,
+     .at = AT(op),
+     .commands = KERNELS,
+     .initial = "all",
+     .choices = op_choices,
+     .section = "Measurement",
+     .help = "only this operation"},
+    {.name = "dtype",
+     .value_name = "TYPE",
+     .type = OPTION_CHOICE,
+     .at = AT(dtype),
+     .commands = KERNELS,
+     .initial = "all",
+     .choices = kernel_dtype_choices,
+     .section = "Measurement",
+     .help = "only weights and cached rows of this type"},
+    {.name = "repeat",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(repeat),
+     .commands = LATENCY | KERNELS,
+     .initial = "3",
+     .min = 1,
+     .max = 10000,
+     .section = "Measurement",
+     .help = "measured runs"},
+    {.name = "seed",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(seed),
+     .commands = LATENCY,
+     .initial = "0",
+     .min = 0,
+     .max = INT64_MAX,
+     .section = "Measurement",
+     .help = "of the random ids"},
 
     {.name = "out",
      .value_name = "DIR",
@@ -441,8 +548,9 @@ const int option_count = (int)(sizeof option_table / sizeof option_table[0]);
 _Static_assert(sizeof option_table / sizeof option_table[0] <= OPTION_ROWS_MAX,
                "struct options has a source for each row");
 
-static const char *const later_commands[] = {"chat",  "serve", "bench",     "compare",
-                                             "scale", "plan",  "preflight", "verify"};
+static const char *const later_commands[] = {
+    "chat",  "serve", "bench throughput", "bench serve", "bench comm", "compare",
+    "scale", "plan",  "preflight",        "verify"};
 
 static const char *const later_options[] = {"dp",
                                             "pp",
@@ -455,13 +563,9 @@ static const char *const later_options[] = {"dp",
                                             "launch",
                                             "layouts",
                                             "watchdog-timeout",
-                                            "input-len",
-                                            "output-len",
-                                            "batch-size",
                                             "num-prompts",
                                             "request-rate",
-                                            "max-concurrency",
-                                            "repeat"};
+                                            "max-concurrency"};
 
 static const char *const later_values[][2] = {{"backend", "cuda"}};
 

@@ -104,30 +104,43 @@ static enum status read_argument(struct options *options, int argc, char *const 
     return option_set(options, option, SOURCE_COMMAND_LINE, value, where);
 }
 
+/* "bench latency" is one name of two words.  *n_words: what it takes of argv. */
+static enum status command_words(char *name, size_t size, int *n_words, int argc, char *const *argv)
+{
+    *n_words = strcmp(argv[1], "bench") == 0 ? 2 : 1;
+    if (*n_words == 2 && (argc < 3 || argv[2][0] == '-'))
+        FAIL(STATUS_USAGE, "bench what? latency or kernels; see latentrank bench latency --help");
+    snprintf(name, size, "%s%s%s", argv[1], *n_words == 2 ? " " : "", *n_words == 2 ? argv[2] : "");
+    return STATUS_OK;
+}
+
 /* The command is the first argument; --help and --version may stand there instead. */
 static enum status read_command(struct options *options, int argc, char *const *argv, int *first)
 {
+    char name[NAME_BYTES];
+    int n_words;
     *first = 1;
     options->command = COMMAND_NONE;
     if (argc < 2)
         FAIL(STATUS_USAGE, "no command; latentrank --help lists them");
     if (argv[1][0] == '-') {
-        const char *name = argv[1];
-        if (strcmp(name, "-h") != 0 && strcmp(name, "--help") != 0 &&
-            strcmp(name, "--version") != 0)
+        const char *option = argv[1];
+        if (strcmp(option, "-h") != 0 && strcmp(option, "--help") != 0 &&
+            strcmp(option, "--version") != 0)
             FAIL(STATUS_USAGE, "'%s' stands where the command goes; latentrank --help lists them",
-                 name);
+                 option);
         return STATUS_OK;
     }
-    *first = 2;
+    TRY(command_words(name, sizeof name, &n_words, argc, argv));
+    *first = 1 + n_words;
     for (int c = 0; c < COMMAND_COUNT; c++)
-        if (strcmp(argv[1], command_table[c].name) == 0) {
+        if (strcmp(name, command_table[c].name) == 0) {
             options->command = (enum command)c;
             return STATUS_OK;
         }
-    if (command_is_later(argv[1]))
-        FAIL(STATUS_USAGE, "command %s: not in this version", argv[1]);
-    FAIL(STATUS_USAGE, "unknown command '%s'; did you mean %s?", argv[1], command_nearest(argv[1]));
+    if (command_is_later(name))
+        FAIL(STATUS_USAGE, "command %s: not in this version", name);
+    FAIL(STATUS_USAGE, "unknown command '%s'; did you mean %s?", name, command_nearest(name));
 }
 
 /* LATENTRANK_MAX_TOKENS -> max-tokens, and back for messages. */

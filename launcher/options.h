@@ -20,6 +20,8 @@ enum command {
     COMMAND_TOKENIZE,
     COMMAND_DETOKENIZE,
     COMMAND_MAKE_MODEL,
+    COMMAND_BENCH_LATENCY,
+    COMMAND_BENCH_KERNELS,
     COMMAND_COUNT,
     COMMAND_NONE = COMMAND_COUNT /* only --help and --version go without */
 };
@@ -31,13 +33,32 @@ enum option_mla { MLA_OPTION_AUTO, MLA_OPTION_ABSORB, MLA_OPTION_EXPAND };
 enum option_load { LOAD_AUTO, LOAD_DUMMY };
 enum option_numa { NUMA_AUTO, NUMA_OFF };
 enum option_model_dtype { MODEL_BF16, MODEL_F32, MODEL_F16 };
+enum option_kernel_dtype {
+    KERNEL_ALL,
+    KERNEL_BF16,
+    KERNEL_F16,
+    KERNEL_F32,
+    KERNEL_F8_E4M3,
+    KERNEL_I4
+};
+enum option_kernel {
+    KERNEL_OP_ALL,
+    KERNEL_OP_GEMM,
+    KERNEL_OP_GEMM_HEADS,
+    KERNEL_OP_EXPERTS,
+    KERNEL_OP_LATENT_ATTENTION,
+    KERNEL_OP_EXPANDED_ATTENTION,
+    KERNEL_OP_RMS_NORM,
+    KERNEL_OP_ROUTER,
+    KERNEL_OP_CACHE_APPEND
+};
 
 struct text_list {
     char **text;
     int count;
 };
 
-enum { OPTION_ROWS_MAX = 64 };
+enum { OPTION_ROWS_MAX = 96 };
 
 struct options {
     enum command command;
@@ -64,8 +85,11 @@ struct options {
     char *text_file; /* eval */
     char *text;      /* tokenize, detokenize */
     char *out;       /* make-model */
-    int dtype;
-    int64_t layers; /* 0: not given */
+    int dtype;       /* make-model: option_model_dtype; bench kernels: option_kernel_dtype */
+    int64_t layers;  /* 0: not given */
+
+    int64_t batch_size, input_len, output_len, repeat; /* bench */
+    int op;                                            /* bench kernels */
 
     unsigned char source[OPTION_ROWS_MAX]; /* enum option_source of each row of the table */
 };

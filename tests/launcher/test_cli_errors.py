@@ -39,7 +39,8 @@ USAGE = [
     ([], 2, "no command"),
     (["genrate"], 2, "did you mean generate?"),
     (["chat"], 2, "not in this version"),
-    (["bench", "latency"], 2, "not in this version"),
+    (["bench", "serve"], 2, "not in this version"),
+    (["bench"], 2, "latency or kernels"),
     (["generate", "--modle", MODEL], 2, "did you mean --model?"),
     (["generate", "--prompt", "x"], 2, "needs --model"),
     (GENERATE, 2, "needs a prompt"),
@@ -76,6 +77,8 @@ COMMAND = [
     (GENERATE + ["--prompt-file", TWO_JSONL, "--dump-logits", check.path("d")], 2, "one prompt"),
     (IDS + ["--dump-logits", check.path("no/d")], 1, "--dump-logits"),
     (IDS + ["--logprobs", "5000", "--json"], 2, "--logprobs 5000"),
+    (["bench", "latency", "--model", MODEL, "--output-len", "512"], 2, "make 544 tokens"),
+    (["bench", "latency", "--model", check.path("missing")], 1, "missing"),
 ]
 
 # one rank, no MPI
@@ -107,7 +110,7 @@ COMMAND.append((DUMMY, 1, "not enough memory for "))
 
 for arguments, code, text in USAGE + COMMAND + LOCAL:
     check.expect_error(arguments, code, text)
-for arguments, code, text in USAGE[:6] + COMMAND + LOCAL[:2]:
+for arguments, code, text in USAGE[:7] + COMMAND + LOCAL[:2]:
     check.expect_error(arguments, code, text, ranks=2)
 
 check.expect_error(IDS, 2, "did you mean LATENTRANK_MAX_TOKENS?",

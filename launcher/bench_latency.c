@@ -1,0 +1,300 @@
+/* bench_latency.c - time of one batch: all prompts to their first token, then a token of every sequence
+ * in each step.
+ *
+ * Prompts and the tokens fed back are random ids, so that experts are touched as
+ * by text that differs between sequences, and no end of sequence stops a run.
+ * Logits are computed and gathered in every step; nothing is drawn from them.
+ *
+ *   ttft_ms  from the first chunk to the logits of the last token of the last prompt
+ *   tpot_ms  of a decode step: the time after that / (output_len - 1)
+ *
+ * bench_formula.h says what bytes and operations these are held against, probe.h
+ * with what the machine gives. */
+#include "launcher/bench_latency.h"
+#include "kernels/core/trace.h"
+#include "kernels/cpu/cpu_threads.h"
+#include "launcher/commands.h"
+#include "launcher/failure.h"
+#include "runtime/latent_cache.h"
+
+#include <stdlib.h>
+
+/* On every rank; the arrays on rank 0 only. */
+struct latency {
+    const struct options *options;
+    struct job *job;
+    struct model_config config;
+    struct engine *engine;
+    struct progress progress;
+    int32_t *prompt; /* [batch, input_len] */
+    int32_t *fed;    /* [output_len - 1, batch] */
+    struct step_entry *entry;
+    double *ttft_ms, *tpot_ms, *total_ms; /* [repeat] */
+    int n_measured;
+    int64_t n_logits, n_done; /* rows of logits that came; tokens run, for the progress */
+    struct latency_result result;
+};
+
+static enum status prepare(struct latency *l)
+{
+    const struct options *o = l->options;
+    TRY(model_config_load(&l->config, o->model));
+    TRY(model_config_check_supported(&l->config, o->model));
+    if (o->input_len + o->output_len > l->config.max_position)
+        FAIL(STATUS_USAGE,
+             "--input-len and --output-len make %lld tokens; the model takes %d "
+             "(max_position_embeddings of %s)",
+             (long long)(o->input_len + o->output_len), l->config.max_position, o->model);
+    return STATUS_OK;
+}
+
+/* splitmix64 */
+static uint64_t next_random(uint64_t *state)
+{
+    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return z ^ (z >> 31);
+}
+
+static int32_t *random_ids(int64_t count, int64_t vocab_size, uint64_t *seed)
+{
+    int32_t *ids = malloc((size_t)(count + 1) * sizeof *ids);
+    for (int64_t i = 0; ids != NULL && i < count; i++)
+        ids[i] = (int32_t)(next_random(seed) % (uint64_t)vocab_size);
+    return ids;
+}
+
+static enum status make_work(struct latency *l)
+{
+    const struct options *o = l->options;
+    uint64_t seed = (uint64_t)o->seed;
+    size_t repeat = (size_t)o->repeat;
+    l->prompt = random_ids(o->batch_size * o->input_len, l->config.vocab_size, &seed);
+    l->fed = random_ids(o->batch_size * (o->output_len - 1), l->config.vocab_size, &seed);
+    l->entry = calloc((size_t)o->batch_size, sizeof *l->entry);
+    l->ttft_ms = calloc(repeat, sizeof *l->ttft_ms);
+    l->tpot_ms = calloc(repeat, sizeof *l->tpot_ms);
+    l->total_ms = calloc(repeat, sizeof *l->total_ms);
+    if (l->prompt == NULL || l->fed == NULL || l->entry == NULL || l->ttft_ms == NULL ||
+        l->tpot_ms == NULL || l->total_ms == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the ids of %lld sequences", (long long)o->batch_size);
+    return STATUS_OK;
+}
+
+static enum status count_logits(void *context, int entry, int token, const float *logits)
+{
+    struct latency *l = context;
+    (void)entry, (void)token, (void)logits;
+    l->n_logits++;
+    return STATUS_OK;
+}
+
+static enum status run_step(struct latency *l, int n_entries, const int32_t *ids, int64_t n_tokens)
+{
+    const struct step_plan plan = {
+        .n_entries = n_entries, .n_tokens = (int32_t)n_tokens, .entry = l->entry, .ids = ids};
+    TRY(engine_step(l->engine, &plan, count_logits, l));
+    l->n_done += n_tokens;
+    progress_show(&l->progress, l->n_done,
+                  (l->options->repeat + 1) * l->options->batch_size *
+                      (l->options->input_len + l->options->output_len - 1),
+                  NULL);
+    return STATUS_OK;
+}
+
+/* The prompts one after another, cut into steps of as many tokens as the engine takes. */
+static enum status prefill(struct latency *l)
+{
+    int64_t length = l->options->input_len, total = l->options->batch_size * length;
+    int64_t most = engine_max_batched_tokens(l->engine);
+    for (int64_t begin = 0, end; begin < total; begin = end) {
+        int n = 0;
+        end = begin + most < total ? begin + most : total;
+        for (int64_t at = begin; at < end;) {
+            int64_t offset = at % length, left = length - offset;
+            int64_t count = left < end - at ? left : end - at;
+            l->entry[n++] =
+                (struct step_entry){.sequence = (int32_t)(at / length),
+                                    .n_tokens = (int32_t)count,
+                                    .first_logits = (int32_t)(count == left ? count - 1 : count)};
+            at += count;
+        }
+        TRY(run_step(l, n, l->prompt + begin, end - begin));
+    }
+    return STATUS_OK;
+}
+
+static enum status decode(struct latency *l)
+{
+    int batch = (int)l->options->batch_size;
+    for (int i = 0; i < batch; i++)
+        l->entry[i] = (struct step_entry){.sequence = i, .n_tokens = 1, .first_logits = 0};
+    for (int64_t step = 0; step < l->options->output_len - 1; step++)
+        TRY(run_step(l, batch, l->fed + step * batch, batch));
+    return STATUS_OK;
+}
+
+static enum status run_once(struct latency *l, int is_measured)
+{
+    const struct options *o = l->options;
+    int64_t begin_ns = progress_now_ns();
+    TRY(prefill(l));
+    int64_t first_ns = progress_now_ns();
+    TRY(decode(l));
+    int64_t end_ns = progress_now_ns();
+    for (int i = 0; i < o->batch_size; i++)
+        engine_release(l->engine, i);
+    if (!is_measured)
+        return STATUS_OK;
+    l->ttft_ms[l->n_measured] = (double)(first_ns - begin_ns) * 1e-6;
+    l->tpot_ms[l->n_measured] = (double)(end_ns - first_ns) * 1e-6 / (double)(o->output_len - 1);
+    l->total_ms[l->n_measured++] = (double)(end_ns - begin_ns) * 1e-6;
+    return STATUS_OK;
+}
+
+static enum status run_repeats(struct latency *l)
+{
+    const struct options *o = l->options;
+    for (int64_t i = 0; i <= o->repeat; i++)
+        TRY(run_once(l, i > 0)); /* the first one warms up */
+    if (l->n_logits != (o->repeat + 1) * o->batch_size * o->output_len)
+        FAIL(STATUS_INVALID, "%lld rows of logits came", (long long)l->n_logits);
+    struct latency_result *r = &l->result;
+    r->ttft_ms = bench_spread_of(l->ttft_ms, l->n_measured);
+    r->tpot_ms = bench_spread_of(l->tpot_ms, o->output_len > 1 ? l->n_measured : 0);
+    r->total_ms = bench_spread_of(l->total_ms, l->n_measured);
+    return STATUS_OK;
+}
+
+static enum status measure(struct latency *l)
+{
+    enum status status = make_work(l);
+    progress_begin(&l->progress, "bench", PROGRESS_TOKENS, 1);
+    if (status == STATUS_OK)
+        status = run_repeats(l);
+    progress_end(&l->progress);
+    return status;
+}
+
+/* What one rank says of its steps. */
+struct share {
+    int64_t node, experts;
+    struct bench_reads reads;
+};
+enum { SHARE_WORDS = sizeof(struct share) / sizeof(int64_t) };
+
+static struct share own_share(const struct latency *l)
+{
+    struct engine_memory memory;
+    engine_memory(l->engine, &memory);
+    return (struct share){.node = l->job->process.node,
+                          .experts = trace_value(TRACE_DECODE_EXPERTS),
+                          .reads = {.dense_bytes = memory.dense_bytes,
+                                    .expert_bytes = trace_value(TRACE_DECODE_EXPERT_BYTES),
+                                    .n_steps = trace_value(TRACE_DECODE_STEPS),
+                                    .cache_token_bytes = memory.cache_token_bytes}};
+}
+
+/* Adds up what all ranks read in a step. */
+static enum status sum_shares(struct latency *l, struct share *own)
+{
+    const struct options *o = l->options;
+    int n = l->job->process.size;
+    struct share *share = calloc((size_t)n, sizeof *share);
+    int64_t *counts = calloc((size_t)n, sizeof *counts);
+    enum status status = share == NULL || counts == NULL
+                             ? status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__,
+                                           "no memory for the counters of %d ranks", n)
+                             : STATUS_OK;
+    TRY_GOTO(status, end, comm_agree(&l->job->world, status));
+    for (int i = 0; i < n; i++)
+        counts[i] = SHARE_WORDS;
+    struct tensor x = tensor_1d(own, DTYPE_I64, SHARE_WORDS);
+    struct tensor y = tensor_1d(share, DTYPE_I64, (int64_t)n * SHARE_WORDS);
+    TRY_GOTO(status, end, l->job->world.ops->all_gather(&l->job->world, &y, &x, counts, NULL));
+    for (int i = 0; i < n; i++) {
+        double bytes =
+            bench_step_bytes(&share[i].reads, o->batch_size, o->input_len, o->output_len);
+        l->result.job_step_bytes += bytes;
+        l->result.node_step_bytes += share[i].node == share[0].node ? bytes : 0;
+        l->result.experts_per_step += (double)share[i].experts / (double)share[i].reads.n_steps;
+    }
+end:
+    free(share);
+    free(counts);
+    return status;
+}
+
+/* The engine's threads have ended with it. */
+static enum status probe_after(struct latency *l)
+{
+    enum status status = cpu_threads_open(l->job->n_threads);
+    TRY(comm_agree(&l->job->world, status));
+    status = probe_run(&l->result.probe, &l->job->world, &l->job->process);
+    cpu_threads_close();
+    return status;
+}
+
+static enum status report(struct latency *l)
+{
+    const struct options *o = l->options;
+    struct latency_result *r = &l->result;
+    const struct ops *ops;
+    TRY(cpu_ops_choose(&ops));
+    TRY(job_mesh(&r->mesh, l->job, &l->config));
+    r->model = o->model;
+    r->n_threads = l->job->n_threads;
+    r->n_nodes = l->job->process.n_nodes;
+    r->repeat = (int)o->repeat;
+    r->isa = ops->name;
+    r->batch = o->batch_size;
+    r->input_len = o->input_len;
+    r->output_len = o->output_len;
+    r->prefill_flop = bench_prefill_flop(&l->config, o->batch_size, o->input_len);
+    return latency_report(r, o->json);
+}
+
+static enum status run_all_ranks(struct latency *l, struct job *job)
+{
+    const struct options *o = l->options;
+    int64_t load_ns, tokens = o->input_len + o->output_len;
+    TRY(comm_agree(&job->world, prepare(l)));
+    const struct job_capacity capacity = {
+        .max_model_len = (int)(o->max_model_len > 0 ? o->max_model_len : tokens),
+        .max_num_seqs = (int)o->batch_size,
+        .max_num_batched_tokens = (int)o->max_num_batched_tokens,
+        .cache_pages = o->batch_size * latent_cache_pages(1, tokens)};
+    TRY(job_open_engine(&l->engine, &load_ns, job, &capacity));
+    l->result.load_s = (double)load_ns * 1e-9;
+
+    enum status status = probe_run(&l->result.probe, &job->world, &job->process);
+    enum status worked = job_is_root(job) ? STATUS_OK : engine_work(l->engine);
+    if (status == STATUS_OK)
+        status = job_is_root(job) ? measure(l) : worked;
+    struct share own = own_share(l);
+    engine_close(l->engine); /* on rank 0 this ends the engine_work of the others */
+    TRY(comm_agree(&job->world, job_is_root(job) ? STATUS_OK : status));
+    TRY(failure_from_root(&job->world, status));
+    TRY(probe_after(l));
+    TRY(sum_shares(l, &own));
+    return failure_from_root(&job->world, job_is_root(job) ? report(l) : STATUS_OK);
+}
+
+enum status bench_latency_run(const struct options *options, struct job *job)
+{
+    struct latency *l = calloc(1, sizeof *l);
+    enum status status = l != NULL ? STATUS_OK : STATUS_NO_MEMORY;
+    TRY(comm_agree(&job->world, status));
+    l->options = options;
+    l->job = job;
+    status = run_all_ranks(l, job);
+    free(l->prompt);
+    free(l->fed);
+    free(l->entry);
+    free(l->ttft_ms);
+    free(l->tpot_ms);
+    free(l->total_ms);
+    free(l);
+    return status;
+}

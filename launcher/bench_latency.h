@@ -1,0 +1,27 @@
+/* bench_latency.h - what `bench latency` measured, between the command and its report. */
+#ifndef LAUNCHER_BENCH_LATENCY_H
+#define LAUNCHER_BENCH_LATENCY_H
+
+#include "launcher/bench_formula.h"
+#include "launcher/probe.h"
+#include "parallel/mesh.h"
+
+struct latency_result {
+    const char *model;
+    struct mesh mesh;
+    int n_threads, n_nodes, repeat; /* n_threads: of a rank */
+    const char *isa;
+    int64_t batch, input_len, output_len;
+    double load_s;
+    struct bench_spread ttft_ms, tpot_ms, total_ms;
+    double job_step_bytes,
+        node_step_bytes;     /* of a decode step: all ranks; those of rank 0's node */
+    double experts_per_step; /* touched in a decode step, all layers and ranks */
+    double prefill_flop;
+    struct probe probe;
+};
+
+/* Prints it as a table, or as JSON.  Errors: STATUS_IO, STATUS_NO_MEMORY. */
+enum status latency_report(const struct latency_result *result, int as_json);
+
+#endif

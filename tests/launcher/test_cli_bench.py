@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""The benchmarks run, alone and on two ranks, and print the keys that stay.  No time is asserted."""
+
+import json
+import math
+import os
+
+import cli
+
+check = cli.Check()
+MODEL = cli.make_model(check, "model")
+LATENCY = ["bench", "latency", "--model", MODEL, "--input-len", "5", "--output-len", "4",
+           "--repeat", "2"]
+KERNELS = ["bench", "kernels", "--model-config", check.path("model.json"), "--repeat", "1"]
+
+POSITIVE = ["ttft_ms", "tpot_ms", "output_throughput", "bytes_per_token", "gb_s", "probe_gb_s",
+            "prefill_tok_s", "prefill_gflop_s", "fma_peak_gflop_s", "gb_s_ratio",
+            "prefill_gflop_s_ratio", "bytes_per_step", "total_ms", "load_s"]
+
+
+def is_positive(value):
+    return isinstance(value, (int, float)) and math.isfinite(value) and value > 0
+
+
+def packed(n, k, item=2):
+    """Bytes of a bf16 matrix as multiplied from: rows are padded to 16."""
+    return (n + 15) // 16 * 16 * k * item
+
+
+def expected_step_bytes(experts, rows):
+    """The tiny model, on one rank: all matrices but the embedding, once; `experts` of all layers."""
+    attention = (packed(48, 64) + packed(4 * 24, 48) + packed(40, 64) + 4 * packed(32, 16) +
+                 4 * packed(16, 32) + packed(64, 64))
+    dense = 2 * packed(96, 64) + packed(64, 96)
+    expert = 2 * packed(32, 64) + packed(64, 32)
+    router = packed(8, 64)
+    return (3 * attention + dense + 2 * (expert + router) + packed(4096, 64) + experts * expert +
+            rows * 3 * 40 * 2)
+
+
+def test_latency():
+    for ranks in (0, 2):
+        value = check.run_json(*LATENCY, "--batch-size", "3", ranks=ranks)
+        for key in POSITIVE:
+            check.expect(is_positive(value.get(key)), f"{key} on {ranks} ranks: {value}")
+        for key, expected in [("batch", 3), ("input_len", 5), ("output_len", 4), ("repeat", 2),
+                              ("model", MODEL), ("ranks", ranks or 1), ("tp", ranks or 1),
+                              ("ep", ranks or 1), ("nodes", 1)]:
+            check.expect(value.get(key) == expected, f"{key} is {expected}: {value}")
+        check.expect(value["isa"] in ("avx512", "avx2", "plain") and value["threads"] > 0,
+                     f"isa and threads: {value}")
+        for key in ("ttft_ms", "tpot_ms", "total_ms"):
+            check.expect(value["min_" + key] <= value[key] <= value["max_" + key],
+                         f"{key} stands between its least and its most: {value}")
+        check.expect(math.isclose(value["bytes_per_step"], 3 * value["bytes_per_token"]),
+                     f"bytes of a step are those of 3 tokens: {value}")
+        check.expect(2 * 2 <= value["experts_per_step"] <= 2 * 3 * 2,
+                     f"2 layers, 1 to 3 times 2 experts each: {value['experts_per_step']}")
+
+
+def test_bytes():
+    """One sequence touches 2 experts in each of 2 layers: all bytes are known."""
+    value = check.run_json(*LATENCY, "--batch-size", "1")
+    check.expect(value["experts_per_step"] == 4, f"experts: {value}")
+    rows = 5 + 4 / 2
+    check.expect(value["bytes_per_token"] == expected_step_bytes(4, rows),
+                 f"bytes per token: {value['bytes_per_token']}, by hand "
+                 f"{expected_step_bytes(4, rows)}")
+    again = check.run_json(*LATENCY, "--batch-size", "4", "--seed", "3")
+    other = check.run_json(*LATENCY, "--batch-size", "4", "--seed", "3", "--mla-mode", "expand",
+                           "--max-num-batched-tokens", "7")
+    check.expect(again["experts_per_step"] == other["experts_per_step"],
+                 "the same seed, the same experts, whatever the chunks and the form")
+
+
+def test_latency_limits():
+    first = check.run_json(*LATENCY[:-4], "--output-len", "1", "--repeat", "1")
+    check.expect(first["tpot_ms"] is None and first["gb_s"] is None and is_positive(first["ttft_ms"]),
+                 f"without a decode step there is no tpot: {first}")
+    value = check.run_json(*LATENCY, "--load-format", "dummy", "--threads", "2",
+                           "--kv-cache-dtype", "f32", "--mla-mode", "absorb")
+    check.expect(value["threads"] == 2, "--threads")
+    table = check.run(*LATENCY, ranks=2)
+    text = table.stdout.decode()
+    check.expect(table.returncode == 0 and text.count("tpot_ms") > 0 and "probe_gb_s" in text and
+                 text.count("median") == 1, "one table on two ranks", table)
+
+
+def expect_rows(value, op, count):
+    check.expect(is_positive(value["probe_gb_s"]) and is_positive(value["fma_peak_gflop_s"]),
+                 f"{op}: probe and peak: {value}")
+    check.expect(len(value["rows"]) == count, f"{op}: {count} rows, found {len(value['rows'])}")
+    for row in value["rows"]:
+        check.expect(set(row) == {"op", "shape", "dtype", "rows", "time_us", "gb_s", "gflop_s",
+                                  "ratio"}, f"keys of {row}")
+        check.expect(row["op"] == op and is_positive(row["time_us"]) and is_positive(row["gb_s"]),
+                     f"numbers of {row}")
+        for key in ("gflop_s", "ratio"):
+            check.expect(row[key] is None or is_positive(row[key]), f"{key} of {row}")
+
+
+def test_kernels():
+    cases = [("rms_norm", [], 3), ("router", [], 3), ("cache_append", [], 6),
+             ("expanded_attention", [], 3)]
+    if "SANITIZED" not in os.environ: # a GiB of memory
+        cases += [("gemm", ["--dtype", "i4"], 5 * 5 + 3), ("gemm_heads", ["--dtype", "bf16"], 10),
+                  ("experts", ["--dtype", "f8_e4m3"], 3), ("latent_attention", ["--dtype", "f32"], 6)]
+    for op, arguments, count in cases:
+        expect_rows(check.run_json(*KERNELS, "--op", op, *arguments), op, count)
+    default = check.run("bench", "kernels", "--op", "router", "--repeat", "1", ranks=2)
+    lines = default.stdout.decode().splitlines()
+    check.expect(default.returncode == 0 and lines[0].startswith("DeepSeek-V2-Lite:") and
+                 sum(line.startswith("router ") and "6 of 64" in line for line in lines) == 3,
+                 "the built-in shapes, once on two ranks", default)
+    check.expect_error([*KERNELS, "--op", "rms_norm", "--dtype", "i4"], 2, "--op and --dtype")
+    check.expect_error(["bench", "kernels", "--model-config", check.path("none")], 1, "none")
+
+
+def test_help():
+    for command in ("latency", "kernels"):
+        text = check.run("bench", command, "--help").stdout.decode()
+        check.expect(f"latentrank bench {command}:" in text and "--repeat N" in text, text)
+    printed = check.run(*LATENCY, "--print-config")
+    value = json.loads(printed.stdout)
+    check.expect(value["input-len"] == 5 and value["batch-size"] == 1, "--print-config", printed)
+
+
+test_latency()
+test_bytes()
+test_latency_limits()
+test_kernels()
+test_help()
+check.end()
