@@ -51,6 +51,8 @@ static enum status lay_out_pages(struct kernel_bench *bench, struct attention *a
     const size_t batch_bytes = (size_t)(a->batch * context * numbers) * dtype_bytes(dtype);
     a->slots = kernel_copies(bench, batch_bytes);
     const int64_t n_pages = a->slots * a->batch * pages, dim[] = {n_pages, PAGE_ROWS, numbers};
+    a->pages.d_c = bench->config.d_c;
+    a->pages.d_r = bench->config.d_r;
     TRY(arena_tensor(&bench->cold, &a->pages.rows, dtype, 3, dim));
     kernel_fill_cold(bench, dtype);
     struct tensor all;
@@ -217,6 +219,8 @@ static enum status run_append(struct kernel_bench *bench, enum dtype dtype, int6
     const int64_t dim[] = {n_pages, PAGE_ROWS, numbers};
     kernel_begin(bench);
     TRY(kernel_tensor(bench, &r.x, tokens, numbers, 0));
+    r.pages.d_c = c->d_c;
+    r.pages.d_r = c->d_r;
     TRY(arena_tensor(&bench->warm, &r.pages.rows, dtype, 3, dim));
     TRY(take_numbers(bench, &r.pages.table, n_pages, 0, 1));
     r.pages.table = tensor_2d(r.pages.table.data, DTYPE_I32, 1, n_pages);
