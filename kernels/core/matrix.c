@@ -24,9 +24,8 @@ struct units units_of_span(int64_t n, int64_t begin, int64_t end, int64_t width)
 
 size_t matrix_block_bytes(const struct matrix *w)
 {
-    if (w->dtype == DTYPE_I4)
-        return (size_t)((w->k + 1) / 2 * MATRIX_BLOCK);
-    return (size_t)(w->k * MATRIX_BLOCK) * dtype_bytes(w->dtype);
+    int columns = matrix_line_columns(w->dtype);
+    return (size_t)((w->k + columns - 1) / columns) * (size_t)matrix_line_bytes(w->dtype);
 }
 
 size_t matrix_bytes(const struct matrix *w)
@@ -79,97 +78,88 @@ struct matrix matrix_at(const struct matrix *w, int index)
     return one;
 }
 
-/* Four rows of four 16-bit numbers each become columns: to[4 x MATRIX_BLOCK]. */
-static void turn_16(char *to, const char *from, int64_t stride)
+/* Words of a row, MATRIX_BLOCK apart in `to`. */
+static void pack_words_4(uint32_t *to, const char *from, int64_t n_words)
 {
-    uint64_t row[4], low = 0x0000ffff0000ffffu;
-    for (int i = 0; i < 4; i++)
-        memcpy(&row[i], from + i * stride, sizeof row[i]);
-    uint64_t a = (row[0] & low) | (row[1] & low) << 16, b = (row[0] >> 16 & low) | (row[1] & ~low);
-    uint64_t c = (row[2] & low) | (row[3] & low) << 16, d = (row[2] >> 16 & low) | (row[3] & ~low);
-    const uint64_t column[4] = {(a & 0xffffffffu) | c << 32, (b & 0xffffffffu) | d << 32,
-                                a >> 32 | (c & ~(uint64_t)0xffffffffu),
-                                b >> 32 | (d & ~(uint64_t)0xffffffffu)};
-    for (int j = 0; j < 4; j++)
-        memcpy(to + j * 2 * MATRIX_BLOCK, &column[j], sizeof column[j]);
+    for (int64_t i = 0; i < n_words; i++)
+        memcpy(to + i * MATRIX_BLOCK, from + i * 4, 4);
 }
 
-/* Four rows of four 8-bit numbers each. */
-static void turn_8(char *to, const char *from, int64_t stride)
+static void pack_words_2(uint16_t *to, const char *from, int64_t n_words)
 {
-    uint32_t row[4], low = 0x00ff00ffu;
-    for (int i = 0; i < 4; i++)
-        memcpy(&row[i], from + i * stride, sizeof row[i]);
-    uint32_t a = (row[0] & low) | (row[1] & low) << 8, b = (row[0] >> 8 & low) | (row[1] & ~low);
-    uint32_t c = (row[2] & low) | (row[3] & low) << 8, d = (row[2] >> 8 & low) | (row[3] & ~low);
-    const uint32_t column[4] = {(a & 0xffffu) | c << 16, (b & 0xffffu) | d << 16,
-                                a >> 16 | (c & 0xffff0000u), b >> 16 | (d & 0xffff0000u)};
-    for (int j = 0; j < 4; j++)
-        memcpy(to + j * MATRIX_BLOCK, &column[j], sizeof column[j]);
+    for (int64_t i = 0; i < n_words; i++)
+        memcpy(to + i * MATRIX_BLOCK, from + i * 2, 2);
 }
 
-/* One row of k numbers, MATRIX_BLOCK apart in `to`, from column `first` on. */
-static void pack_row(char *to, const char *from, int64_t first, int64_t k, size_t bytes)
+/* Eight numbers, a byte each, to a word. */
+static void pack_words_i4(uint32_t *to, const char *from, int64_t columns)
 {
-    for (int64_t j = first; j < k; j++)
-        memcpy(to + (size_t)(j * MATRIX_BLOCK) * bytes, from + (size_t)j * bytes, bytes);
-}
-
-/* Two columns to a byte, the even one in the low half. */
-static void pack_row_i4(char *to, const char *from, int64_t k)
-{
-    for (int64_t j = 0; j < k; j += 2) {
-        unsigned low = (unsigned char)from[j], high = j + 1 < k ? (unsigned char)from[j + 1] : 0;
-        to[j / 2 * MATRIX_BLOCK] = (char)(low | high << 4);
+    for (int64_t j = 0; j < columns; j += 8) {
+        uint32_t word = 0;
+        for (int64_t c = 0; c < 8 && j + c < columns; c++)
+            word |= (uint32_t)(unsigned char)from[j + c] << (4 * c);
+        to[j / 8 * MATRIX_BLOCK] = word;
     }
 }
 
-/* Four rows side by side: in squares of 4 x 4, the rest number by number. */
-static void pack_four(char *to, const char *from, int64_t stride, int64_t k, size_t bytes)
+/* Columns [first, end) of a row, first being that of a line; the last word may lack columns. */
+static void pack_row(const struct matrix *w, char *block, int64_t row, const char *from,
+                     int64_t first, int64_t end)
 {
-    int64_t whole = bytes == 1 || bytes == 2 ? k / 4 * 4 : 0;
-    for (int64_t j = 0; j < whole && bytes == 2; j += 4)
-        turn_16(to + j * 2 * MATRIX_BLOCK, from + j * 2, stride);
-    for (int64_t j = 0; j < whole && bytes == 1; j += 4)
-        turn_8(to + j * MATRIX_BLOCK, from + j, stride);
-    for (int i = 0; i < 4; i++)
-        pack_row(to + (size_t)i * bytes, from + i * stride, whole, k, bytes);
+    int line_columns = matrix_line_columns(w->dtype), line_bytes = matrix_line_bytes(w->dtype);
+    int64_t n_words = (end - first) / line_columns;
+    size_t word_bytes = (size_t)line_bytes / MATRIX_BLOCK;
+    char *to = block + (size_t)(first / line_columns * line_bytes) + (size_t)row * word_bytes;
+    if (w->dtype == DTYPE_I4) {
+        pack_words_i4((uint32_t *)(void *)to, from + first, end - first);
+        return;
+    }
+    size_t number = dtype_bytes(w->dtype), rest = (size_t)((end - first) % line_columns) * number;
+    from += (size_t)first * number;
+    if (word_bytes == 4)
+        pack_words_4((uint32_t *)(void *)to, from, n_words);
+    else
+        pack_words_2((uint16_t *)(void *)to, from, n_words);
+    memcpy(to + n_words * line_bytes, from + (size_t)n_words * word_bytes, rest);
 }
 
 void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
                  int64_t source_stride)
 {
+    enum { COLUMNS = 512 }; /* that rows are packed together, so that lines stay in the cache */
     size_t bytes = w->dtype == DTYPE_I4 ? 1 : dtype_bytes(w->dtype);
     size_t block_bytes = matrix_block_bytes(w);
-    int64_t stride = source_stride * (int64_t)bytes, step;
+    int64_t stride = source_stride * (int64_t)bytes, end = row + rows;
     struct matrix one = matrix_at(w, index);
     const char *from = source;
-    assert(row >= 0 && row + rows <= w->n);
-    for (int64_t r = row; r < row + rows; r += step, from += step * stride) {
-        char *to = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * block_bytes +
-                   (size_t)(r % MATRIX_BLOCK) * bytes;
-        step = r % 4 == 0 && row + rows - r >= 4 && w->dtype != DTYPE_I4 ? 4 : 1;
-        if (w->dtype == DTYPE_I4)
-            pack_row_i4(to, from, w->k);
-        else if (step == 4)
-            pack_four(to, from, stride, w->k, bytes);
-        else
-            pack_row(to, from, 0, w->k, bytes);
+    assert(row >= 0 && end <= w->n);
+    for (int64_t next; row < end; from += (next - row) * stride, row = next) {
+        char *block = (char *)one.data + (size_t)(row / MATRIX_BLOCK) * block_bytes;
+        next = (row / MATRIX_BLOCK + 1) * MATRIX_BLOCK;
+        next = next < end ? next : end;
+        for (int64_t j = 0; j < w->k; j += COLUMNS)
+            for (int64_t r = row; r < next; r++)
+                pack_row(w, block, r % MATRIX_BLOCK, from + (r - row) * stride, j,
+                         w->k - j < COLUMNS ? w->k : j + COLUMNS);
     }
 }
 
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride)
 {
     assert(w->dtype != DTYPE_I4);
-    size_t bytes = dtype_bytes(w->dtype), block_bytes = matrix_block_bytes(w);
+    int line_columns = matrix_line_columns(w->dtype), line_bytes = matrix_line_bytes(w->dtype);
+    size_t bytes = dtype_bytes(w->dtype), word_bytes = (size_t)line_bytes / MATRIX_BLOCK;
     struct matrix one = matrix_at(w, index);
     for (int64_t r = 0; r < w->n; r += MATRIX_BLOCK) {
         int64_t width = w->n - r < MATRIX_BLOCK ? w->n - r : MATRIX_BLOCK;
-        char *to = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * block_bytes;
-        const char *from = (const char *)source + (size_t)r * bytes;
-        for (int64_t j = 0; j < w->k; j++)
-            memcpy(to + (size_t)(j * MATRIX_BLOCK) * bytes,
-                   from + (size_t)(j * source_stride) * bytes, (size_t)width * bytes);
+        char *block = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * matrix_block_bytes(w);
+        for (int64_t j = 0; j < w->k; j++) {
+            const char *from = (const char *)source + (size_t)(j * source_stride + r) * bytes;
+            char *to = block + (size_t)(j / line_columns * line_bytes) +
+                       (size_t)(j % line_columns) * bytes;
+            for (int64_t i = 0; i < width; i++)
+                memcpy(to + (size_t)i * word_bytes, from + (size_t)i * bytes, bytes);
+        }
     }
 }
 

@@ -1,10 +1,23 @@
 /* matrix.h - weights in the layout every product reads: blocks of 16 output rows.
  *
- * A matrix w[n, k] is stored as [ceil(n / 16)][k][16]: for each block of 16
- * output rows, column by column, the 16 weights of that column side by side;
- * rows past n are zero.  Each output is then one chain of fused
- * multiply-adds over k, in order, the same for 1 input row and for 512, for
- * vector code of any width and for plain C with fmaf.
+ * A matrix w[n, k] is stored as ceil(n / 16) blocks of 16 output rows, a block as
+ * a sequence of lines.  A line has one word of each of the 16 rows side by side,
+ * and a word the next few columns of its row, the first in the lowest bits, as
+ * checkpoints store them:
+ *
+ *     type      bytes of a word  columns  a block
+ *     F32             4             1     [k][16]
+ *     F16             2             1     [k][16]
+ *     BF16            4             2     [ceil(k / 2)][16][2]
+ *     F8_E4M3         2             2     [ceil(k / 2)][16][2]
+ *     I4              4             8     [ceil(k / 8)][16][8], half a byte each
+ *
+ * Rows past n and columns past k are zero bits.  A vector of 16 lanes takes a
+ * column out of a line with one or two operations, and 16 rows stream through a
+ * core as one sequence.
+ *
+ * An output is one chain of fused multiply-adds over k, in order, the same for 1
+ * input row and for 512, for vector code of any width and for plain C with fmaf.
  *
  * Where a layout can cut the sum over k (over heads in W^O, over FFN columns),
  * the chain breaks: k consists of up to 8 units, each summed in its own chain,
@@ -13,11 +26,11 @@
  * an empty unit returning the other operand.  A rank that holds whole subtrees
  * computes them here; the exchange between ranks goes on along the same tree.
  *
- * Quantized weights stay as stored: F8_E4M3 one byte each; I4 two columns to a
- * byte, the even one in the low half, [ceil(n / 16)][ceil(k / 2)][16].  A weight
- * is its number times a scale that each output row has for every `scale_step`
- * columns (a group), rounded to f32 before it is multiplied.  A slice may begin
- * inside a group of the whole tensor, so the first group may be shorter.
+ * Quantized weights stay as stored.  A weight is its number times a scale that
+ * each output row has for every `step` columns (a group).  The chain of a group,
+ * cut where a unit cuts it, is over the numbers alone, from zero; the unit's sum
+ * is the chain fma(scale, group, sum) over its groups, from zero.  A slice may
+ * begin inside a group of the whole tensor, so the first group may be shorter.
  */
 #ifndef KERNELS_CORE_MATRIX_H
 #define KERNELS_CORE_MATRIX_H
@@ -70,6 +83,16 @@ struct matrix {
 static inline int matrix_is_quantized(const struct matrix *w)
 {
     return w->dtype == DTYPE_F8_E4M3 || w->dtype == DTYPE_I4;
+}
+
+/* Columns of a line, and its bytes. */
+static inline int matrix_line_columns(enum dtype dtype)
+{
+    return dtype == DTYPE_I4 ? 8 : dtype == DTYPE_BF16 || dtype == DTYPE_F8_E4M3 ? 2 : 1;
+}
+static inline int matrix_line_bytes(enum dtype dtype)
+{
+    return MATRIX_BLOCK * (dtype == DTYPE_F16 || dtype == DTYPE_F8_E4M3 ? 2 : 4);
 }
 
 /* Blocks of 16 output rows in one of the `count` matrices, and bytes of a block. */

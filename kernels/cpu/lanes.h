@@ -28,12 +28,19 @@
 
 enum { LANES = 16 };
 
+/* Tiles keep their sums in registers only when their loops are unrolled and their sizes constants: the
+ * compiler is told, since it gives up on the larger ones. */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define UNROLLED      _Pragma("GCC unroll 16")
+
 /* 2^n is found by adding 1.5 x 2^23, which leaves n in the low bits of the sum. */
 #define LANES_SHIFT 0x1.8p23f
 
 #if defined(ISA_AVX512)
 
-enum { TILE_ROWS = 12, TILE_BLOCKS = 2, FEW_BLOCKS = 4, ONE_BLOCKS = 8 };
+/* Rows by blocks of product.c: as many sums as registers hold beside the weights. */
+enum { ONE_BLOCKS = 8, THREE_BLOCKS = 8, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
+enum { TILE_ROWS = 12, PACKED_ROWS = 10 };
 enum { SCORE_ROWS = 4, SCORE_QUERIES = 4, SCORE_TILE = 16, SUM_LANES = 4 };
 
 struct lanes {
@@ -75,13 +82,52 @@ static inline struct lanes lanes_load_f8(const uint8_t *x)
     return (struct lanes){_mm512_cvtph_ps(half)};
 }
 
-/* The low and the high halves of 16 bytes, less 8: a look-up takes the low 4 bits of a lane. */
-static inline void lanes_load_i4(struct lanes *low, struct lanes *high, const uint8_t *x)
+/* Column c of a line (matrix.h) of BF16: the upper halves of f32 as they are, or moved up. */
+static inline struct lanes lanes_line_bf16(const void *line, int c)
+{
+    __m512i words = _mm512_loadu_si512(line);
+    __m512i upper = c == 0 ? _mm512_slli_epi32(words, 16)
+                           : _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000));
+    return (struct lanes){_mm512_castsi512_ps(upper)};
+}
+
+/* Column c of a line of F8_E4M3, x 2^-8 as lanes_load_f8: byte c of each word becomes an f16. */
+static inline struct lanes lanes_line_f8(const void *line, int c)
+{
+    __m256i words = _mm256_loadu_si256(line);
+    __m256i upper = c == 0 ? _mm256_slli_epi16(words, 8) : words;
+    __m256i half = _mm256_and_si256(_mm256_srai_epi16(upper, 1), _mm256_set1_epi16((short)0xbf80));
+    return (struct lanes){_mm512_cvtph_ps(half)};
+}
+
+/* Shifts by a constant are cheaper than by a register. */
+static inline __m512i lanes_nibble(__m512i words, int c)
+{
+    switch (c) {
+    case 1:
+        return _mm512_srli_epi32(words, 4);
+    case 2:
+        return _mm512_srli_epi32(words, 8);
+    case 3:
+        return _mm512_srli_epi32(words, 12);
+    case 4:
+        return _mm512_srli_epi32(words, 16);
+    case 5:
+        return _mm512_srli_epi32(words, 20);
+    case 6:
+        return _mm512_srli_epi32(words, 24);
+    case 7:
+        return _mm512_srli_epi32(words, 28);
+    default:
+        return words;
+    }
+}
+
+/* Column c of a line of I4, less 8: a look-up takes the low 4 bits of a lane. */
+static inline struct lanes lanes_line_i4(const void *line, int c)
 {
     const __m512 number = _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
-    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)x));
-    low->v = _mm512_permutexvar_ps(wide, number);
-    high->v = _mm512_permutexvar_ps(_mm512_srli_epi32(wide, 4), number);
+    return (struct lanes){_mm512_permutexvar_ps(lanes_nibble(_mm512_loadu_si512(line), c), number)};
 }
 
 /* a * b + c, rounded once */
@@ -169,7 +215,8 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 
 #elif defined(ISA_AVX2)
 
-enum { TILE_ROWS = 6, TILE_BLOCKS = 1, FEW_BLOCKS = 1, ONE_BLOCKS = 4 };
+enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
+enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
 enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SCORE_TILE = 4, SUM_LANES = 1 };
 
 struct lanes {
@@ -217,19 +264,44 @@ static inline struct lanes lanes_load_f8(const uint8_t *x)
                           _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
 }
 
-static inline __m256 lanes_widen_i4(__m256i number)
+static inline __m256i lanes_words(const void *line, int half)
 {
-    __m256i half = _mm256_and_si256(number, _mm256_set1_epi32(15));
-    return _mm256_cvtepi32_ps(_mm256_sub_epi32(half, _mm256_set1_epi32(8)));
+    return _mm256_loadu_si256((const __m256i *)line + half);
 }
 
-static inline void lanes_load_i4(struct lanes *low, struct lanes *high, const uint8_t *x)
+static inline __m256 lanes_half_bf16(__m256i words, int c)
 {
-    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)x);
-    __m256i a = _mm256_cvtepu8_epi32(bytes), b = _mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8));
-    *low = (struct lanes){lanes_widen_i4(a), lanes_widen_i4(b)};
-    *high = (struct lanes){lanes_widen_i4(_mm256_srli_epi32(a, 4)),
-                           lanes_widen_i4(_mm256_srli_epi32(b, 4))};
+    return _mm256_castsi256_ps(c == 0
+                                   ? _mm256_slli_epi32(words, 16)
+                                   : _mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000)));
+}
+
+static inline struct lanes lanes_line_bf16(const void *line, int c)
+{
+    return (struct lanes){lanes_half_bf16(lanes_words(line, 0), c),
+                          lanes_half_bf16(lanes_words(line, 1), c)};
+}
+
+static inline struct lanes lanes_line_f8(const void *line, int c)
+{
+    __m256i words = lanes_words(line, 0);
+    __m256i upper = c == 0 ? _mm256_slli_epi16(words, 8) : words;
+    __m256i half = _mm256_and_si256(_mm256_srai_epi16(upper, 1), _mm256_set1_epi16((short)0xbf80));
+    return (struct lanes){_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
+                          _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+}
+
+static inline __m256 lanes_half_i4(__m256i words, int c)
+{
+    __m256i nibble =
+        _mm256_and_si256(_mm256_srl_epi32(words, _mm_cvtsi32_si128(4 * c)), _mm256_set1_epi32(15));
+    return _mm256_cvtepi32_ps(_mm256_sub_epi32(nibble, _mm256_set1_epi32(8)));
+}
+
+static inline struct lanes lanes_line_i4(const void *line, int c)
+{
+    return (struct lanes){lanes_half_i4(lanes_words(line, 0), c),
+                          lanes_half_i4(lanes_words(line, 1), c)};
 }
 
 static inline struct lanes lanes_fma(struct lanes x, struct lanes y, struct lanes z)
@@ -301,7 +373,8 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 
 #else
 
-enum { TILE_ROWS = 4, TILE_BLOCKS = 1, FEW_BLOCKS = 1, ONE_BLOCKS = 4 };
+enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
+enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
 enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SCORE_TILE = 4, SUM_LANES = 1 };
 
 struct lanes {
@@ -352,12 +425,35 @@ static inline struct lanes lanes_load_f8(const uint8_t *x)
     return y;
 }
 
-static inline void lanes_load_i4(struct lanes *low, struct lanes *high, const uint8_t *x)
+static inline uint32_t lanes_word(const void *line, int i)
 {
-    for (int i = 0; i < LANES; i++) {
-        low->v[i] = (float)((x[i] & 15) - 8);
-        high->v[i] = (float)((x[i] >> 4) - 8);
-    }
+    uint32_t word;
+    memcpy(&word, (const char *)line + (size_t)i * sizeof word, sizeof word);
+    return word;
+}
+
+static inline struct lanes lanes_line_bf16(const void *line, int c)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = bf16_to_f32((uint16_t)(lanes_word(line, i) >> (16 * c)));
+    return y;
+}
+
+static inline struct lanes lanes_line_f8(const void *line, int c)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = f8_e4m3_to_f32(((const uint8_t *)line)[2 * i + c]) * 0x1p-8f;
+    return y;
+}
+
+static inline struct lanes lanes_line_i4(const void *line, int c)
+{
+    struct lanes y;
+    for (int i = 0; i < LANES; i++)
+        y.v[i] = (float)((int)(lanes_word(line, i) >> (4 * c) & 15u) - 8);
+    return y;
 }
 
 static inline struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c)
@@ -432,6 +528,16 @@ static inline void lanes_prefetch(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
     _mm_prefetch(x, _MM_HINT_T0);
+#else
+    (void)x;
+#endif
+}
+
+/* The same into the second-level cache. */
+static inline void lanes_prefetch_2(const void *x)
+{
+#if defined(ISA_AVX512) || defined(ISA_AVX2)
+    _mm_prefetch(x, _MM_HINT_T1);
 #else
     (void)x;
 #endif

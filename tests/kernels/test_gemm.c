@@ -63,7 +63,29 @@ static void products_agree_with_double_and_do_not_write_past_a_row(void **state)
     }
 }
 
-/* The definition itself: one chain of fmaf from 0 over k, in order. */
+/* The definition itself, for output row i and the columns of one unit: one chain of fmaf from 0 over k,
+ * in order; of quantized weights one over the numbers of each group, and one over the groups. */
+static float chain(const struct weights *w, int64_t i, const float *x)
+{
+    const struct matrix *m = &w->matrix;
+    float sum = 0.0f, group_sum = 0.0f;
+    for (int64_t j = 0; j < m->k; j++) {
+        if (!matrix_is_quantized(m)) {
+            sum = fmaf(w->values[i * m->k + j], x[j], sum);
+            continue;
+        }
+        int64_t group = matrix_group(m, 0, j);
+        unsigned code = (unsigned char)w->stored[i * m->k + j];
+        float number = m->dtype == DTYPE_I4 ? (float)code - 8 : (float)f8_in_double(code);
+        group_sum = fmaf(number, x[j], group_sum);
+        if (j + 1 == m->k || matrix_group(m, 0, j + 1) != group) {
+            sum = fmaf(w->scales[i * matrix_groups(m) + group], group_sum, sum);
+            group_sum = 0.0f;
+        }
+    }
+    return sum;
+}
+
 static void an_output_is_one_chain_of_fused_multiply_adds(void **state)
 {
     (void)state;
@@ -72,11 +94,8 @@ static void an_output_is_one_chain_of_fused_multiply_adds(void **state)
             int64_t rows = shapes[s].rows, n = shapes[s].n, k = shapes[s].k;
             struct weights w = weights_open(dtypes[d], 1, n, k, 1 + s);
             float *x = random_floats(rows * k, 100 + s), *expected = floats(rows * n);
-            for (int64_t i = 0; i < rows * n; i++) {
-                expected[i] = 0.0f;
-                for (int64_t j = 0; j < k; j++)
-                    expected[i] = fmaf(w.values[i % n * k + j], x[i / n * k + j], expected[i]);
-            }
+            for (int64_t i = 0; i < rows * n; i++)
+                expected[i] = chain(&w, i % n, x + i / n * k);
             for (int i = 0; i < ISA_COUNT; i++) {
                 const struct ops *ops = cpu_ops_for(isa_names[i]);
                 float *y = floats(rows * n);
