@@ -1,6 +1,7 @@
 /* bench_kernels.c - times each operation of the table on the shapes of a model. */
 #include "launcher/bench_kernels.h"
 #include "kernels/cpu/cpu_threads.h"
+#include "launcher/bench_formula.h"
 #include "launcher/commands.h"
 #include "launcher/progress.h"
 #include "launcher/report.h"
@@ -8,6 +9,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -40,7 +42,7 @@ static enum status time_calls(double *ns_per_call, const struct kernel_case *ker
     return STATUS_OK;
 }
 
-/* The best of --repeat runs. */
+/* The median of --repeat runs. */
 static enum status time_case(double *ns, const struct kernel_bench *bench,
                              const struct kernel_case *kernel)
 {
@@ -49,36 +51,43 @@ static enum status time_case(double *ns, const struct kernel_bench *bench,
     TRY(time_calls(&once, kernel, &number, 1));
     TRY(time_calls(&once, kernel, &number, 1)); /* how many make a run */
     int64_t count = (int64_t)((double)target_ns / (once + 1)) + 1;
-    *ns = once;
-    for (int64_t i = 0; i < bench->options->repeat; i++) {
-        double mean;
-        TRY(time_calls(&mean, kernel, &number, count));
-        *ns = i == 0 || mean < *ns ? mean : *ns;
-    }
-    return STATUS_OK;
+    int repeat = (int)bench->options->repeat;
+    double *mean = calloc((size_t)repeat, sizeof *mean);
+    enum status status = STATUS_OK;
+    if (mean == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d times", repeat);
+    for (int i = 0; i < repeat; i++)
+        TRY_GOTO(status, end, time_calls(&mean[i], kernel, &number, count));
+    *ns = bench_spread_of(mean, repeat).median;
+end:
+    free(mean);
+    return status;
 }
 
 static void add_row(struct kernel_bench *bench, const struct kernel_case *kernel, double ns,
                     double gb_s, double gflop_s, double ratio)
 {
     json_array_append_new(bench->rows,
-                          json_pack("{s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o}", "op", kernel->op,
-                                    "shape", kernel->shape, "dtype", dtype_name(kernel->dtype),
-                                    "rows", (json_int_t)kernel->rows, "time_us",
-                                    report_real(ns * 1e-3), "gb_s", report_real(gb_s), "gflop_s",
-                                    report_real(gflop_s), "ratio", report_real(ratio)));
+                          json_pack("{s:s, s:s, s:s, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "op",
+                                    kernel->op, "shape", kernel->shape, "dtype",
+                                    dtype_name(kernel->dtype), "rows", (json_int_t)kernel->rows,
+                                    "time_us", report_real(ns * 1e-3), "gb_s", report_real(gb_s),
+                                    "gflop_s", report_real(gflop_s), "ratio", report_real(ratio),
+                                    "probe_gb_s", report_real(bench->probe.read_gb_s),
+                                    "fma_peak_gflop_s", report_real(bench->probe.fma_gflop_s)));
 }
 
-static enum status print_row(const struct kernel_case *kernel, double ns, double gb_s,
-                             double gflop_s, double ratio)
+static enum status print_row(const struct kernel_bench *bench, const struct kernel_case *kernel,
+                             double ns, double gb_s, double gflop_s, double ratio)
 {
     char line[256], flops[32] = "", of[32] = "";
     if (isfinite(gflop_s))
         snprintf(flops, sizeof flops, "%.1f", gflop_s);
     if (isfinite(ratio))
         snprintf(of, sizeof of, "%.2f", ratio);
-    snprintf(line, sizeof line, "%-19s%-30s%-9s%5lld%13.1f%9.2f%9s%7s", kernel->op, kernel->shape,
-             dtype_name(kernel->dtype), (long long)kernel->rows, ns * 1e-3, gb_s, flops, of);
+    snprintf(line, sizeof line, "%-19s%-30s%-9s%5lld%13.1f%9.2f%9s%7s%9.1f%9.0f", kernel->op,
+             kernel->shape, dtype_name(kernel->dtype), (long long)kernel->rows, ns * 1e-3, gb_s,
+             flops, of, bench->probe.read_gb_s, bench->probe.fma_gflop_s);
     return report_line(line);
 }
 
@@ -91,19 +100,22 @@ static const char *shapes_of(const struct kernel_bench *bench)
 static enum status print_head(const struct kernel_bench *bench)
 {
     char line[512];
-    snprintf(line, sizeof line,
-             "%s: %d threads, %s; streaming read %.2f GB/s, multiply-adds %.1f GFLOP/s\n\n"
-             "%-19s%-30s%-9s%5s%13s%9s%9s%7s",
-             shapes_of(bench), cpu_threads_count(), bench->ops->name, bench->probe.read_gb_s,
-             bench->probe.fma_gflop_s, "op", "shape", "dtype", "rows", "time_us", "GB/s", "GFLOP/s",
-             "ratio");
+    snprintf(line, sizeof line, "%s: %d threads, %s\n\n%-19s%-30s%-9s%5s%13s%9s%9s%7s%9s%9s",
+             shapes_of(bench), cpu_threads_count(), bench->ops->name, "op", "shape", "dtype",
+             "rows", "time_us", "GB/s", "GFLOP/s", "ratio", "probe", "peak");
     return report_line(line);
 }
 
 enum status kernel_run(struct kernel_bench *bench, const struct kernel_case *kernel)
 {
     double ns;
+    struct probe after;
+    if (bench->n_rows == 0)
+        TRY(probe_sample(&bench->before, bench->prober));
     TRY(time_case(&ns, bench, kernel));
+    TRY(probe_sample(&after, bench->prober));
+    bench->probe = probe_mean(&bench->before, &after);
+    bench->before = after;
     double gb_s = kernel->bytes / ns, gflop_s = kernel->flop > 0 ? kernel->flop / ns : (double)NAN;
     double least_ns =
         fmax(kernel->bytes / bench->probe.read_gb_s, kernel->flop / bench->probe.fma_gflop_s);
@@ -113,7 +125,7 @@ enum status kernel_run(struct kernel_bench *bench, const struct kernel_case *ker
     else if (bench->n_rows == 0)
         TRY(print_head(bench));
     bench->n_rows++;
-    return bench->rows != NULL ? STATUS_OK : print_row(kernel, ns, gb_s, gflop_s, ratio);
+    return bench->rows != NULL ? STATUS_OK : print_row(bench, kernel, ns, gb_s, gflop_s, ratio);
 }
 
 int kernel_wants(const struct kernel_bench *bench, enum option_kernel op, enum dtype dtype)
@@ -152,17 +164,15 @@ static enum status end_report(struct kernel_bench *bench)
     if (bench->rows == NULL)
         return STATUS_OK;
     const char *shapes = shapes_of(bench);
-    return report_json(json_pack("{s:o, s:i, s:s, s:o, s:o, s:O}", "model_config",
-                                 report_text(shapes, strlen(shapes)), "threads",
-                                 cpu_threads_count(), "isa", bench->ops->name, "probe_gb_s",
-                                 report_real(bench->probe.read_gb_s), "fma_peak_gflop_s",
-                                 report_real(bench->probe.fma_gflop_s), "rows", bench->rows));
+    return report_json(
+        json_pack("{s:o, s:i, s:s, s:O}", "model_config", report_text(shapes, strlen(shapes)),
+                  "threads", cpu_threads_count(), "isa", bench->ops->name, "rows", bench->rows));
 }
 
 static enum status run_cases(struct kernel_bench *bench, struct comm *world,
                              const struct process *process)
 {
-    TRY(probe_run(&bench->probe, world, process));
+    TRY(probe_open(&bench->prober, world, process));
     if (bench->options->json)
         bench->rows = json_array();
     TRY(open_pools(bench));
@@ -198,6 +208,7 @@ enum status bench_kernels_run(const struct options *options)
     status = run_cases(&bench, &world, &process);
     arena_close(&bench.cold);
     arena_close(&bench.warm);
+    probe_close(bench.prober);
     json_decref(bench.rows);
     cpu_device_ops.close_threads();
 close_world:

@@ -3,7 +3,7 @@
  * A case is one operation on one shape.  It lays its data out in two pools, `cold`
  * for what a real step finds in memory (weights, cached rows), rotated over so
  * many copies that no cache holds them, and `warm` for what the operation before
- * has just written.  Then it is called for some 50 ms, --repeat times; the best counts.
+ * has just written.  Then it is called for some 50 ms, --repeat times; the median counts.
  *
  *   gb_s     bytes read and written once each / time
  *   gflop_s  2 for each multiplication and addition of two numbers, / time
@@ -25,10 +25,11 @@ struct kernel_bench {
     const struct options *options;
     struct model_config config; /* shapes only */
     const struct ops *ops;
-    struct probe probe;
-    struct arena cold, warm; /* large; a case begins with both empty */
-    int64_t working_set;     /* bytes that copies of cold data shall take together */
-    size_t filled;           /* bytes of the cold pool that hold numbers of filled_dtype */
+    struct prober *prober;
+    struct probe before, probe; /* sampled after the last case; around the one being reported */
+    struct arena cold, warm;    /* large; a case begins with both empty */
+    int64_t working_set;        /* bytes that copies of cold data shall take together */
+    size_t filled;              /* bytes of the cold pool that hold numbers of filled_dtype */
     enum dtype filled_dtype;
     json_t *rows; /* NULL: each row is printed as it comes */
     int n_rows;

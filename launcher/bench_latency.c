@@ -9,12 +9,13 @@
  *   tpot_ms  of a decode step: the time after that / (output_len - 1)
  *
  * bench_formula.h says what bytes and operations these are held against, probe.h
- * with what the machine gives. */
+ * with what the machine gives: each run with what it gave just before and after. */
 #include "launcher/bench_latency.h"
+#include "kernels/core/log.h"
 #include "kernels/core/trace.h"
-#include "kernels/cpu/cpu_threads.h"
 #include "launcher/commands.h"
 #include "launcher/failure.h"
+#include "launcher/probe.h"
 #include "runtime/latent_cache.h"
 
 #include <stdlib.h>
@@ -29,7 +30,8 @@ struct latency {
     int32_t *prompt; /* [batch, input_len] */
     int32_t *fed;    /* [output_len - 1, batch] */
     struct step_entry *entry;
-    double *ttft_ms, *tpot_ms, *total_ms; /* [repeat] */
+    /* [repeat] of each measured run; what is measured, what the machine gave and could have done */
+    double *ttft_ms, *tpot_ms, *total_ms, *probe_gb_s, *peak_gflop_s, *readable, *computable;
     int n_measured;
     int64_t n_logits, n_done; /* rows of logits that came; tokens run, for the progress */
     struct latency_result result;
@@ -73,11 +75,14 @@ static enum status make_work(struct latency *l)
     l->prompt = random_ids(o->batch_size * o->input_len, l->config.vocab_size, &seed);
     l->fed = random_ids(o->batch_size * (o->output_len - 1), l->config.vocab_size, &seed);
     l->entry = calloc((size_t)o->batch_size, sizeof *l->entry);
-    l->ttft_ms = calloc(repeat, sizeof *l->ttft_ms);
-    l->tpot_ms = calloc(repeat, sizeof *l->tpot_ms);
-    l->total_ms = calloc(repeat, sizeof *l->total_ms);
-    if (l->prompt == NULL || l->fed == NULL || l->entry == NULL || l->ttft_ms == NULL ||
-        l->tpot_ms == NULL || l->total_ms == NULL)
+    double **figures[] = {&l->ttft_ms,      &l->tpot_ms,  &l->total_ms,  &l->probe_gb_s,
+                          &l->peak_gflop_s, &l->readable, &l->computable};
+    int is_short = l->prompt == NULL || l->fed == NULL || l->entry == NULL;
+    for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+        *figures[i] = calloc(repeat, sizeof **figures[i]);
+        is_short |= *figures[i] == NULL;
+    }
+    if (is_short)
         FAIL(STATUS_NO_MEMORY, "no memory for the ids of %lld sequences", (long long)o->batch_size);
     return STATUS_OK;
 }
@@ -153,28 +158,63 @@ static enum status run_once(struct latency *l, int is_measured)
     return STATUS_OK;
 }
 
-static enum status run_repeats(struct latency *l)
+/* What the machine gave around the last run. */
+static void hold_against(struct latency *l, const struct probe *probe)
+{
+    int i = l->n_measured - 1;
+    l->probe_gb_s[i] = probe->read_gb_s;
+    l->peak_gflop_s[i] = probe->fma_gflop_s;
+    l->readable[i] = probe->read_gb_s * 1e6 * l->tpot_ms[i];
+    l->computable[i] = probe->fma_gflop_s * 1e6 * l->ttft_ms[i];
+}
+
+static enum status end_runs(struct latency *l)
 {
     const struct options *o = l->options;
-    for (int64_t i = 0; i <= o->repeat; i++)
-        TRY(run_once(l, i > 0)); /* the first one warms up */
+    struct latency_result *r = &l->result;
+    int n = l->n_measured, n_decoded = o->output_len > 1 ? n : 0;
     if (l->n_logits != (o->repeat + 1) * o->batch_size * o->output_len)
         FAIL(STATUS_INVALID, "%lld rows of logits came", (long long)l->n_logits);
-    struct latency_result *r = &l->result;
-    r->ttft_ms = bench_spread_of(l->ttft_ms, l->n_measured);
-    r->tpot_ms = bench_spread_of(l->tpot_ms, o->output_len > 1 ? l->n_measured : 0);
-    r->total_ms = bench_spread_of(l->total_ms, l->n_measured);
+    r->ttft_ms = bench_spread_of(l->ttft_ms, n);
+    r->tpot_ms = bench_spread_of(l->tpot_ms, n_decoded);
+    r->total_ms = bench_spread_of(l->total_ms, n);
+    r->probe_gb_s = bench_spread_of(l->probe_gb_s, n);
+    r->fma_peak_gflop_s = bench_spread_of(l->peak_gflop_s, n);
+    r->readable_bytes = bench_spread_of(l->readable, n_decoded);
+    r->computable_flop = bench_spread_of(l->computable, n);
     return STATUS_OK;
 }
 
-static enum status measure(struct latency *l)
+/* Collective: a run on all ranks, which leave the engine's work behind it to sample the machine. */
+static enum status run_together(struct latency *l, int is_measured)
 {
-    enum status status = make_work(l);
-    progress_begin(&l->progress, "bench", PROGRESS_TOKENS, 1);
-    if (status == STATUS_OK)
-        status = run_repeats(l);
-    progress_end(&l->progress);
-    return status;
+    struct job *job = l->job;
+    enum status status, rested = STATUS_OK;
+    if (job_is_root(job)) {
+        status = run_once(l, is_measured);
+        rested = engine_rest(l->engine);
+    } else {
+        status = engine_work(l->engine);
+    }
+    TRY(failure_from_root(&job->world, job_is_root(job) && status == STATUS_OK ? rested : status));
+    return STATUS_OK;
+}
+
+/* Collective: samples and runs by turns; the first run warms up. */
+static enum status measure(struct latency *l, struct prober *prober)
+{
+    struct probe before, after;
+    TRY(failure_from_root(&l->job->world, job_is_root(l->job) ? make_work(l) : STATUS_OK));
+    TRY(run_together(l, 0));
+    TRY(probe_sample(&before, prober));
+    for (int64_t i = 0; i < l->options->repeat; i++, before = after) {
+        TRY(run_together(l, 1));
+        TRY(probe_sample(&after, prober));
+        const struct probe mean = probe_mean(&before, &after);
+        if (job_is_root(l->job))
+            hold_against(l, &mean);
+    }
+    return failure_from_root(&l->job->world, job_is_root(l->job) ? end_runs(l) : STATUS_OK);
 }
 
 /* What one rank says of its steps. */
@@ -226,16 +266,6 @@ end:
     return status;
 }
 
-/* The engine's threads have ended with it. */
-static enum status probe_after(struct latency *l)
-{
-    enum status status = cpu_threads_open(l->job->n_threads);
-    TRY(comm_agree(&l->job->world, status));
-    status = probe_run(&l->result.probe, &l->job->world, &l->job->process);
-    cpu_threads_close();
-    return status;
-}
-
 static enum status report(struct latency *l)
 {
     const struct options *o = l->options;
@@ -268,15 +298,18 @@ static enum status run_all_ranks(struct latency *l, struct job *job)
     TRY(job_open_engine(&l->engine, &load_ns, job, &capacity));
     l->result.load_s = (double)load_ns * 1e-9;
 
-    enum status status = probe_run(&l->result.probe, &job->world, &job->process);
-    enum status worked = job_is_root(job) ? STATUS_OK : engine_work(l->engine);
+    struct prober *prober = NULL;
+    enum status status = probe_open(&prober, &job->world, &job->process);
+    progress_begin(&l->progress, "bench", PROGRESS_TOKENS, job_is_root(job));
     if (status == STATUS_OK)
-        status = job_is_root(job) ? measure(l) : worked;
+        status = measure(l, prober);
+    progress_end(&l->progress);
+    probe_close(prober);
     struct share own = own_share(l);
-    engine_close(l->engine); /* on rank 0 this ends the engine_work of the others */
-    TRY(comm_agree(&job->world, job_is_root(job) ? STATUS_OK : status));
-    TRY(failure_from_root(&job->world, status));
-    TRY(probe_after(l));
+    if (!job_is_root(job) && engine_work(l->engine) != STATUS_OK) /* until rank 0 closes */
+        log_print(LOG_WARN, "%s", status_text());
+    engine_close(l->engine);
+    TRY(status);
     TRY(sum_shares(l, &own));
     return failure_from_root(&job->world, job_is_root(job) ? report(l) : STATUS_OK);
 }
@@ -295,6 +328,10 @@ enum status bench_latency_run(const struct options *options, struct job *job)
     free(l->ttft_ms);
     free(l->tpot_ms);
     free(l->total_ms);
+    free(l->probe_gb_s);
+    free(l->peak_gflop_s);
+    free(l->readable);
+    free(l->computable);
     free(l);
     return status;
 }

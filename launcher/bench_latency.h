@@ -3,7 +3,6 @@
 #define LAUNCHER_BENCH_LATENCY_H
 
 #include "launcher/bench_formula.h"
-#include "launcher/probe.h"
 #include "parallel/mesh.h"
 
 struct latency_result {
@@ -14,11 +13,13 @@ struct latency_result {
     int64_t batch, input_len, output_len;
     double load_s;
     struct bench_spread ttft_ms, tpot_ms, total_ms;
+    struct bench_spread probe_gb_s, fma_peak_gflop_s; /* around each run */
+    /* What the machine could have read in the tpot of a run, and computed in its ttft. */
+    struct bench_spread readable_bytes, computable_flop;
     double job_step_bytes,
         node_step_bytes;     /* of a decode step: all ranks; those of rank 0's node */
     double experts_per_step; /* touched in a decode step, all layers and ranks */
     double prefill_flop;
-    struct probe probe;
 };
 
 /* Prints it as a table, or as JSON.  Errors: STATUS_IO, STATUS_NO_MEMORY. */

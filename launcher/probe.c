@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { READ_ROUNDS = 5, FMA_ROUNDS = 20, STEP = 64 /* floats that the loop reads at a time */ };
+enum { ROUNDS = 3, STEP = 64 /* floats that the loop reads at a time */ };
 
 static const int64_t read_bytes = INT64_C(1) << 30;
 static const int64_t fma_target_ns = 30000000; /* of a round */
@@ -22,6 +22,21 @@ struct task {
     int64_t count;  /* floats; a multiple of STEP */
     int64_t rounds; /* of a thread */
     float sink[CPU_MAX_THREADS];
+};
+
+/* One rank's work in a round; times of CLOCK_MONOTONIC, which a node has one of. */
+struct stretch {
+    int64_t node, begin_ns, end_ns, amount;
+};
+enum { STRETCH_WORDS = sizeof(struct stretch) / sizeof(int64_t) };
+
+struct prober {
+    struct comm *world;
+    const struct process *process;
+    struct task task;
+    size_t bytes;
+    struct stretch *stretch; /* [ranks] */
+    int64_t *counts;         /* [ranks] */
 };
 
 static void part_of(const struct task *task, int thread, int n_threads, int64_t *begin,
@@ -69,12 +84,6 @@ static const struct probe_loops *loops_of(const struct ops *ops)
     return &probe_loops_plain;
 }
 
-/* One rank's work in a round; times of CLOCK_MONOTONIC, which a node has one of. */
-struct stretch {
-    int64_t node, begin_ns, end_ns, amount;
-};
-enum { STRETCH_WORDS = sizeof(struct stretch) / sizeof(int64_t) };
-
 /* amount / ns of the ranks of one node together. */
 static double node_rate(const struct stretch *all, int n, int64_t node)
 {
@@ -90,39 +99,28 @@ static double node_rate(const struct stretch *all, int n, int64_t node)
     return end > begin ? amount / (double)(end - begin) : 0;
 }
 
-/* Best rounds of `work`: of the first node in *first, of all nodes together in *all. */
-static enum status run_rounds(double *first, double *all, struct comm *world,
-                              const struct process *process, void (*work)(void *, int, int),
-                              struct task *task, int64_t amount, int n_rounds)
+/* Best of some rounds of `work`: of the first node in *first, of all nodes together in *all. */
+static enum status run_rounds(double *first, double *all, struct prober *p,
+                              void (*work)(void *, int, int), int64_t amount)
 {
-    int n = world->group.size;
-    struct stretch *stretch = calloc((size_t)n, sizeof *stretch);
-    int64_t *counts = calloc((size_t)n, sizeof *counts);
-    enum status status = STATUS_OK;
-    if (stretch == NULL || counts == NULL)
-        status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for %d ranks", n);
-    TRY_GOTO(status, end, comm_agree(world, status));
-    for (int i = 0; i < n; i++)
-        counts[i] = STRETCH_WORDS;
-    for (int round = 0; round < n_rounds; round++) {
-        struct stretch own = {.node = process->node, .amount = amount};
-        TRY_GOTO(status, end, world->ops->barrier(world));
+    int n = p->world->group.size;
+    *first = *all = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct stretch own = {.node = p->process->node, .amount = amount};
+        TRY(p->world->ops->barrier(p->world));
         own.begin_ns = progress_now_ns();
-        cpu_threads_run(work, task);
+        cpu_threads_run(work, &p->task);
         own.end_ns = progress_now_ns();
         struct tensor x = tensor_1d(&own, DTYPE_I64, STRETCH_WORDS);
-        struct tensor y = tensor_1d(stretch, DTYPE_I64, (int64_t)n * STRETCH_WORDS);
-        TRY_GOTO(status, end, world->ops->all_gather(world, &y, &x, counts, NULL));
-        double rate = node_rate(stretch, n, 0), sum = 0;
-        for (int node = 0; node < process->n_nodes; node++)
-            sum += node_rate(stretch, n, node);
+        struct tensor y = tensor_1d(p->stretch, DTYPE_I64, (int64_t)n * STRETCH_WORDS);
+        TRY(p->world->ops->all_gather(p->world, &y, &x, p->counts, NULL));
+        double rate = node_rate(p->stretch, n, 0), sum = 0;
+        for (int node = 0; node < p->process->n_nodes; node++)
+            sum += node_rate(p->stretch, n, node);
         *first = rate > *first ? rate : *first;
         *all = sum > *all ? sum : *all;
     }
-end:
-    free(stretch);
-    free(counts);
-    return status;
+    return STATUS_OK;
 }
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -146,52 +144,81 @@ static int64_t bytes_to_read(const struct process *process)
     return wanted > least ? wanted : least;
 }
 
-static enum status probe_read(struct probe *best, struct task *task, struct comm *world,
-                              const struct process *process)
+/* Rounds of multiply-adds that take about fma_target_ns. */
+static void choose_rounds(struct task *task)
 {
-    double all = 0;
-    size_t bytes = (size_t)bytes_to_read(process);
-    void *memory = NULL;
-    enum status status = comm_agree(world, cpu_device_ops.allocate(&memory, bytes));
-    if (status == STATUS_OK) {
-        task->x = memory;
-        task->count = (int64_t)(bytes / sizeof(float)) / STEP * STEP;
-        cpu_threads_run(fill, task);
-        status = run_rounds(&best->read_gb_s, &all, world, process, read_all, task,
-                            task->count * (int64_t)sizeof(float), READ_ROUNDS);
-    }
-    cpu_device_ops.release(memory, bytes);
-    return status;
-}
-
-static enum status probe_fma(struct probe *best, struct task *task, struct comm *world,
-                             const struct process *process)
-{
-    double first = 0;
     int64_t begin_ns, ns;
     task->rounds = 1000;
-    do { /* about as long as a round shall be */
+    do {
         task->rounds *= 2;
         begin_ns = progress_now_ns();
         multiply(task, 0, 1);
         ns = progress_now_ns() - begin_ns;
     } while (ns < fma_target_ns / 2);
-    return run_rounds(&first, &best->fma_gflop_s, world, process, multiply, task,
-                      task->rounds * task->loops->fma_flop * cpu_threads_count(), FMA_ROUNDS);
 }
 
-enum status probe_run(struct probe *best, struct comm *world, const struct process *process)
+static enum status open_own(struct prober *p)
 {
     const struct ops *ops = NULL;
-    struct task *task = calloc(1, sizeof *task);
-    enum status status = cpu_ops_choose(&ops);
-    if (task == NULL)
-        status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for the probe");
-    TRY_GOTO(status, end, comm_agree(world, status));
-    task->loops = loops_of(ops);
-    TRY_GOTO(status, end, probe_read(best, task, world, process));
-    status = probe_fma(best, task, world, process);
-end:
-    free(task);
+    int n = p->world->group.size;
+    void *memory = NULL;
+    TRY(cpu_ops_choose(&ops));
+    p->task.loops = loops_of(ops);
+    p->stretch = calloc((size_t)n, sizeof *p->stretch);
+    p->counts = calloc((size_t)n, sizeof *p->counts);
+    if (p->stretch == NULL || p->counts == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the times of %d ranks", n);
+    for (int i = 0; i < n; i++)
+        p->counts[i] = STRETCH_WORDS;
+    size_t bytes = (size_t)bytes_to_read(p->process);
+    TRY(cpu_device_ops.allocate(&memory, bytes));
+    p->bytes = bytes;
+    p->task.x = memory;
+    p->task.count = (int64_t)(bytes / sizeof(float)) / STEP * STEP;
+    cpu_threads_run(fill, &p->task);
+    choose_rounds(&p->task);
+    return STATUS_OK;
+}
+
+enum status probe_open(struct prober **prober, struct comm *world, const struct process *process)
+{
+    struct prober *p = calloc(1, sizeof *p);
+    enum status status = p != NULL ? STATUS_OK : STATUS_NO_MEMORY;
+    if (p != NULL) {
+        p->world = world;
+        p->process = process;
+        status = open_own(p);
+    }
+    status = comm_agree(world, status);
+    if (status != STATUS_OK)
+        probe_close(p);
+    else
+        *prober = p;
     return status;
+}
+
+enum status probe_sample(struct probe *sample, struct prober *p)
+{
+    double unused;
+    int64_t flop = p->task.rounds * p->task.loops->fma_flop * cpu_threads_count();
+    TRY(run_rounds(&sample->read_gb_s, &unused, p, read_all,
+                   p->task.count * (int64_t)sizeof(float)));
+    return run_rounds(&unused, &sample->fma_gflop_s, p, multiply, flop);
+}
+
+void probe_close(struct prober *p)
+{
+    if (p == NULL)
+        return;
+    if (p->task.x != NULL)
+        cpu_device_ops.release(p->task.x, p->bytes);
+    free(p->stretch);
+    free(p->counts);
+    free(p);
+}
+
+struct probe probe_mean(const struct probe *a, const struct probe *b)
+{
+    return (struct probe){.read_gb_s = (a->read_gb_s + b->read_gb_s) / 2,
+                          .fma_gflop_s = (a->fma_gflop_s + b->fma_gflop_s) / 2};
 }

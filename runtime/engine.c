@@ -286,11 +286,9 @@ enum status engine_open(struct engine **engine, const struct engine_options *opt
 
 void engine_close(struct engine *engine)
 {
-    struct step_order order;
     if (engine == NULL)
         return;
-    if (engine->process.rank == 0 &&
-        step_message_exchange(&engine->message, &engine->world, NULL, &order) != STATUS_OK)
+    if (engine->process.rank == 0 && engine_rest(engine) != STATUS_OK)
         log_print(LOG_WARN, "the other ranks were not told to stop: %s", status_text());
     engine_free(engine);
 }
@@ -421,16 +419,22 @@ void engine_release(struct engine *engine, int sequence)
     step_message_release(&engine->message, sequence);
 }
 
+enum status engine_rest(struct engine *engine)
+{
+    struct step_order order;
+    return step_message_exchange(&engine->message, &engine->world, NULL, &order);
+}
+
 enum status engine_work(struct engine *engine)
 {
     for (;;) {
         struct step_order order;
         enum status sunk = STATUS_OK;
         TRY(step_message_exchange(&engine->message, &engine->world, NULL, &order));
-        if (order.stops)
-            return STATUS_OK;
         for (int i = 0; i < order.n_released; i++)
             latent_cache_release(&engine->cache, order.released[i]);
+        if (order.stops)
+            return STATUS_OK;
         abort_on(engine, run(engine, &order, NULL, NULL, &sunk));
     }
 }

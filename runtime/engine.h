@@ -92,7 +92,11 @@ void engine_release(struct engine *engine, int sequence);
 /* Cached tokens of a sequence. */
 int64_t engine_length(const struct engine *engine, int sequence);
 
-/* Ranks other than 0: executes steps until rank 0 closes the engine. */
+/* Ranks other than 0: executes steps until rank 0 closes the engine or calls engine_rest. */
 enum status engine_work(struct engine *engine);
+
+/* Rank 0: the engine_work of the others returns; the engine stays open, and they call engine_work again
+ * before the next step and before rank 0 closes.  Errors: STATUS_COMM. */
+enum status engine_rest(struct engine *engine);
 
 #endif

@@ -7,7 +7,7 @@
 
 /* What rank 0 decided; pointers lead into the message and hold until the next exchange. */
 struct step_order {
-    int stops; /* 1: the engine closes, there is no plan */
+    int stops; /* 1: the others leave engine_work, there is no plan */
     int n_released;
     const int32_t *released; /* sequences whose pages go back before the step */
     struct step_plan plan;

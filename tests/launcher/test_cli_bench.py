@@ -87,12 +87,12 @@ def test_latency_limits():
 
 
 def expect_rows(value, op, count):
-    check.expect(is_positive(value["probe_gb_s"]) and is_positive(value["fma_peak_gflop_s"]),
-                 f"{op}: probe and peak: {value}")
     check.expect(len(value["rows"]) == count, f"{op}: {count} rows, found {len(value['rows'])}")
     for row in value["rows"]:
         check.expect(set(row) == {"op", "shape", "dtype", "rows", "time_us", "gb_s", "gflop_s",
-                                  "ratio"}, f"keys of {row}")
+                                  "ratio", "probe_gb_s", "fma_peak_gflop_s"}, f"keys of {row}")
+        check.expect(is_positive(row["probe_gb_s"]) and is_positive(row["fma_peak_gflop_s"]),
+                     f"probe and peak of {row}")
         check.expect(row["op"] == op and is_positive(row["time_us"]) and is_positive(row["gb_s"]),
                      f"numbers of {row}")
         for key in ("gflop_s", "ratio"):
