@@ -28,6 +28,13 @@ size_t matrix_block_bytes(const struct matrix *w)
     return (size_t)((w->k + columns - 1) / columns) * (size_t)matrix_line_bytes(w->dtype);
 }
 
+size_t matrix_block_at(const struct matrix *w, int64_t block)
+{
+    int64_t place = block % MATRIX_BUNDLE;
+    return (size_t)(block - place) * matrix_block_bytes(w) +
+           (size_t)(place * matrix_line_bytes(w->dtype));
+}
+
 size_t matrix_bytes(const struct matrix *w)
 {
     return (size_t)w->count * (size_t)matrix_blocks(w) * matrix_block_bytes(w);
@@ -78,49 +85,58 @@ struct matrix matrix_at(const struct matrix *w, int index)
     return one;
 }
 
-/* Words of a row, MATRIX_BLOCK apart in `to`. */
-static void pack_words_4(uint32_t *to, const char *from, int64_t n_words)
+/* Words of a row, `step` bytes apart in `to`. */
+static void pack_words_4(char *to, int64_t step, const char *from, int64_t n_words)
 {
     for (int64_t i = 0; i < n_words; i++)
-        memcpy(to + i * MATRIX_BLOCK, from + i * 4, 4);
+        memcpy(to + i * step, from + i * 4, 4);
 }
 
-static void pack_words_2(uint16_t *to, const char *from, int64_t n_words)
+static void pack_words_2(char *to, int64_t step, const char *from, int64_t n_words)
 {
     for (int64_t i = 0; i < n_words; i++)
-        memcpy(to + i * MATRIX_BLOCK, from + i * 2, 2);
+        memcpy(to + i * step, from + i * 2, 2);
 }
 
 /* Eight numbers, a byte each, to a word. */
-static void pack_words_i4(uint32_t *to, const char *from, int64_t columns)
+static void pack_words_i4(char *to, int64_t step, const char *from, int64_t columns)
 {
-    for (int64_t j = 0; j < columns; j += 8) {
+    for (int64_t j = 0; j < columns; j += 8, to += step) {
         uint32_t word = 0;
         for (int64_t c = 0; c < 8 && j + c < columns; c++)
             word |= (uint32_t)(unsigned char)from[j + c] << (4 * c);
-        to[j / 8 * MATRIX_BLOCK] = word;
+        memcpy(to, &word, sizeof word);
     }
 }
 
-/* Columns [first, end) of a row, first being that of a line; the last word may lack columns. */
-static void pack_row(const struct matrix *w, char *block, int64_t row, const char *from,
-                     int64_t first, int64_t end)
+/* The word of row `row` in line 0 of its block. */
+static char *row_word(const struct matrix *one, int64_t row)
 {
-    int line_columns = matrix_line_columns(w->dtype), line_bytes = matrix_line_bytes(w->dtype);
+    size_t word_bytes = (size_t)matrix_line_bytes(one->dtype) / MATRIX_BLOCK;
+    return (char *)one->data + matrix_block_at(one, row / MATRIX_BLOCK) +
+           (size_t)(row % MATRIX_BLOCK) * word_bytes;
+}
+
+/* Columns [first, end) of a row, first being that of a line; the last word may lack columns. */
+static void pack_row(const struct matrix *one, int64_t row, const char *from, int64_t first,
+                     int64_t end)
+{
+    int line_columns = matrix_line_columns(one->dtype);
     int64_t n_words = (end - first) / line_columns;
-    size_t word_bytes = (size_t)line_bytes / MATRIX_BLOCK;
-    char *to = block + (size_t)(first / line_columns * line_bytes) + (size_t)row * word_bytes;
-    if (w->dtype == DTYPE_I4) {
-        pack_words_i4((uint32_t *)(void *)to, from + first, end - first);
+    int64_t step = matrix_line_step(one, row / MATRIX_BLOCK);
+    char *to = row_word(one, row) + first / line_columns * step;
+    if (one->dtype == DTYPE_I4) {
+        pack_words_i4(to, step, from + first, end - first);
         return;
     }
-    size_t number = dtype_bytes(w->dtype), rest = (size_t)((end - first) % line_columns) * number;
+    size_t word_bytes = (size_t)matrix_line_bytes(one->dtype) / MATRIX_BLOCK;
+    size_t number = dtype_bytes(one->dtype), rest = (size_t)((end - first) % line_columns) * number;
     from += (size_t)first * number;
     if (word_bytes == 4)
-        pack_words_4((uint32_t *)(void *)to, from, n_words);
+        pack_words_4(to, step, from, n_words);
     else
-        pack_words_2((uint16_t *)(void *)to, from, n_words);
-    memcpy(to + n_words * line_bytes, from + (size_t)n_words * word_bytes, rest);
+        pack_words_2(to, step, from, n_words);
+    memcpy(to + n_words * step, from + (size_t)n_words * word_bytes, rest);
 }
 
 void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
@@ -128,18 +144,16 @@ void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const v
 {
     enum { COLUMNS = 512 }; /* that rows are packed together, so that lines stay in the cache */
     size_t bytes = w->dtype == DTYPE_I4 ? 1 : dtype_bytes(w->dtype);
-    size_t block_bytes = matrix_block_bytes(w);
     int64_t stride = source_stride * (int64_t)bytes, end = row + rows;
     struct matrix one = matrix_at(w, index);
     const char *from = source;
     assert(row >= 0 && end <= w->n);
     for (int64_t next; row < end; from += (next - row) * stride, row = next) {
-        char *block = (char *)one.data + (size_t)(row / MATRIX_BLOCK) * block_bytes;
         next = (row / MATRIX_BLOCK + 1) * MATRIX_BLOCK;
         next = next < end ? next : end;
         for (int64_t j = 0; j < w->k; j += COLUMNS)
             for (int64_t r = row; r < next; r++)
-                pack_row(w, block, r % MATRIX_BLOCK, from + (r - row) * stride, j,
+                pack_row(&one, r, from + (r - row) * stride, j,
                          w->k - j < COLUMNS ? w->k : j + COLUMNS);
     }
 }
@@ -147,18 +161,19 @@ void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const v
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride)
 {
     assert(w->dtype != DTYPE_I4);
-    int line_columns = matrix_line_columns(w->dtype), line_bytes = matrix_line_bytes(w->dtype);
-    size_t bytes = dtype_bytes(w->dtype), word_bytes = (size_t)line_bytes / MATRIX_BLOCK;
+    int columns = matrix_line_columns(w->dtype);
+    size_t bytes = dtype_bytes(w->dtype);
+    int64_t word_bytes = matrix_line_bytes(w->dtype) / MATRIX_BLOCK;
     struct matrix one = matrix_at(w, index);
     for (int64_t r = 0; r < w->n; r += MATRIX_BLOCK) {
         int64_t width = w->n - r < MATRIX_BLOCK ? w->n - r : MATRIX_BLOCK;
-        char *block = (char *)one.data + (size_t)(r / MATRIX_BLOCK) * matrix_block_bytes(w);
+        int64_t step = matrix_line_step(w, r / MATRIX_BLOCK);
+        char *block = row_word(&one, r);
         for (int64_t j = 0; j < w->k; j++) {
             const char *from = (const char *)source + (size_t)(j * source_stride + r) * bytes;
-            char *to = block + (size_t)(j / line_columns * line_bytes) +
-                       (size_t)(j % line_columns) * bytes;
+            char *to = block + j / columns * step + (size_t)(j % columns) * bytes;
             for (int64_t i = 0; i < width; i++)
-                memcpy(to + (size_t)i * word_bytes, from + (size_t)i * bytes, bytes);
+                memcpy(to + i * word_bytes, from + (size_t)i * bytes, bytes);
         }
     }
 }

@@ -305,8 +305,8 @@ static void tile_part(void *context, int thread, int n_threads)
     const struct expert_weights *w = tile->w;
     struct share share = {.tile = tile, .thread = thread, .n_threads = n_threads};
     int64_t capacity = round_rows(tile->x->dim[0], (int)tile->weights->dim[1]);
-    thread_part(matrix_blocks(&w->down), thread, n_threads, &share.d_begin, &share.d_end);
-    thread_part(matrix_blocks(&w->gate), thread, n_threads, &share.gate_begin, &share.gate_end);
+    blocks_part(matrix_blocks(&w->down), thread, n_threads, &share.d_begin, &share.d_end);
+    blocks_part(matrix_blocks(&w->gate), thread, n_threads, &share.gate_begin, &share.gate_end);
     share.begin = min_64(share.d_begin * MATRIX_BLOCK, w->gate.k);
     share.end = min_64(share.d_end * MATRIX_BLOCK, w->gate.k);
     for (;;) {

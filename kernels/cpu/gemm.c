@@ -5,7 +5,7 @@
 
 #include <assert.h>
 
-/* y[T, H, n] = x[T, H or 1, k] . w_h: the blocks of all heads, one after another, are split over
+/* y[T, H, n] = x[T, H or 1, k] . w_h: the bundles of all heads, one after another, are split over
  * threads. */
 struct gemm_work {
     struct tensor *y;
@@ -18,17 +18,19 @@ static void gemm_part(void *context, int thread, int n_threads)
     const struct gemm_work *work = context;
     const struct tensor *x = work->x, *y = work->y;
     int64_t blocks = matrix_blocks(work->w), begin, end;
-    thread_part(blocks * work->w->count, thread, n_threads, &begin, &end);
+    int64_t bundles = (blocks + MATRIX_BUNDLE - 1) / MATRIX_BUNDLE; /* of a head */
+    thread_part(bundles * work->w->count, thread, n_threads, &begin, &end);
     for (int64_t next; begin < end; begin = next) {
-        int64_t h = begin / blocks;
+        int64_t h = begin / bundles, first = begin % bundles * MATRIX_BUNDLE;
         struct matrix one = matrix_at(work->w, (int)h);
         const float *xh = x->data;
         if (xh != NULL && x->dim[1] > 1)
             xh += h * x->stride[1];
-        next = (h + 1) * blocks < end ? (h + 1) * blocks : end;
+        next = (h + 1) * bundles < end ? (h + 1) * bundles : end;
+        int64_t last = first + (next - begin) * MATRIX_BUNDLE;
         ISA(product)
-        (tensor_f32_2(y, 0, h), y->stride[0], xh, x->stride[0], y->dim[0], &one, begin - h * blocks,
-         next - h * blocks);
+        (tensor_f32_2(y, 0, h), y->stride[0], xh, x->stride[0], y->dim[0], &one, first,
+         last < blocks ? last : blocks);
     }
 }
 

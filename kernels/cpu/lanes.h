@@ -38,8 +38,9 @@ enum { LANES = 16 };
 
 #if defined(ISA_AVX512)
 
-/* Rows by blocks of product.c: as many sums as registers hold beside the weights. */
-enum { ONE_BLOCKS = 8, THREE_BLOCKS = 8, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
+/* Rows by blocks of product.c: as many sums as registers hold beside the weights, and blocks of one
+ * bundle. */
+enum { ONE_BLOCKS = 4, THREE_BLOCKS = 4, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
 enum { TILE_ROWS = 12, PACKED_ROWS = 10 };
 enum { SCORE_ROWS = 4, SCORE_QUERIES = 4, SCORE_TILE = 16, SUM_LANES = 4 };
 

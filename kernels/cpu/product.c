@@ -4,7 +4,7 @@
  * output rows in a register, several such blocks and several input rows at once.
  * A strip is 8 blocks (128 outputs) by up to 96 input rows.
  *
- *   1 row         the weights stream by, 8 blocks at once
+ *   1 row         the weights stream by, a bundle at once
  *   up to 20      tiles of rows x blocks widen the weights as they take them
  *   more          the columns go by in chunks; those of a few blocks are widened
  *                 once into the first-level cache for all rows, and the next ones
@@ -23,7 +23,6 @@ enum {
     STRIP = STRIP_BLOCKS * MATRIX_BLOCK, /* outputs of a strip */
     STRIP_ROWS = 96,                     /* input rows of a strip: a multiple of TILE_ROWS */
     CHUNK = 256,                         /* columns between two visits of the sums */
-    AHEAD = 8192,                        /* bytes of a strip that are asked for before their use */
     LEVELS = 4                           /* sums waiting for their partner in a tree of 8 */
 };
 
@@ -32,7 +31,8 @@ struct strip {
     const char *block[STRIP_BLOCKS]; /* line 0 of each block; the last one repeats past n */
     enum dtype dtype;
     int n_blocks;
-    int64_t next; /* bytes from a block to the one at its place in the next strip */
+    int64_t step[STRIP_BLOCKS]; /* bytes from a line of the block to its next */
+    int64_t next;               /* bytes from a block to the one at its place in the next strip */
     const void *scale[STRIP_BLOCKS]; /* group 0 of each block; of quantized weights */
     enum dtype scale_dtype;
     int64_t group_first, group_step; /* column j is of group (j + group_first) / group_step */
@@ -93,10 +93,10 @@ static ALWAYS_INLINE struct lanes line_column(const char *line, int c, enum dtyp
     }
 }
 
-/* The line that `column` is in, and the column's place in it. */
-static ALWAYS_INLINE int64_t line_at(int64_t column, enum dtype dtype)
+/* The line of a block that `column` is in, and the column's place in it. */
+static ALWAYS_INLINE int64_t line_of(int64_t column, enum dtype dtype)
 {
-    return column / matrix_line_columns(dtype) * matrix_line_bytes(dtype);
+    return column / matrix_line_columns(dtype);
 }
 
 static ALWAYS_INLINE int place_in_line(int64_t column, enum dtype dtype)
@@ -106,34 +106,33 @@ static ALWAYS_INLINE int place_in_line(int64_t column, enum dtype dtype)
 
 /* --- one row --- */
 
-/* sum[ONE_BLOCKS] += column c of the lines at `at`. */
-static ALWAYS_INLINE void one_row_column(struct lanes *sum, float x, const struct strip *strip,
-                                         int block, int64_t at, int c, enum dtype dtype)
+/* sum[ONE_BLOCKS] += column c of the lines `at` bytes behind the first of each block. */
+static ALWAYS_INLINE void one_row_column(struct lanes *sum, float x, const char *const *block,
+                                         int64_t at, int c, enum dtype dtype)
 {
     struct lanes xj = lanes_splat(x);
     UNROLLED
     for (int i = 0; i < ONE_BLOCKS; i++)
-        sum[i] = lanes_fma(line_column(strip->block[block + i] + at, c, dtype), xj, sum[i]);
+        sum[i] = lanes_fma(line_column(block[i] + at, c, dtype), xj, sum[i]);
 }
 
 /* The chains of columns [j, end) in one run; x is at column 0. */
-static ALWAYS_INLINE void one_row_run(struct lanes *sum, const float *x, const struct strip *strip,
-                                      int block, int64_t j, int64_t end, enum dtype dtype)
+static ALWAYS_INLINE void one_row_run(struct lanes *sum, const float *x, const char *const *block,
+                                      int64_t step, int64_t j, int64_t end, enum dtype dtype)
 {
-    const int columns = matrix_line_columns(dtype), ahead = AHEAD / ONE_BLOCKS;
-    for (; j < end && place_in_line(j, dtype) != 0; j++)
-        one_row_column(sum, x[j], strip, block, line_at(j, dtype), place_in_line(j, dtype), dtype);
-    for (; j + columns <= end; j += columns) {
-        int64_t at = line_at(j, dtype);
-        UNROLLED
-        for (int i = 0; i < ONE_BLOCKS; i++)
-            lanes_prefetch(strip->block[block + i] + at + ahead);
-        UNROLLED
-        for (int c = 0; c < columns; c++)
-            one_row_column(sum, x[j + c], strip, block, at, c, dtype);
+    const int columns = matrix_line_columns(dtype);
+    int64_t at = line_of(j, dtype) * step;
+    if (place_in_line(j, dtype) != 0) {
+        for (; j < end && place_in_line(j, dtype) != 0; j++)
+            one_row_column(sum, x[j], block, at, place_in_line(j, dtype), dtype);
+        at += step;
     }
+    for (; j + columns <= end; j += columns, at += step)
+        UNROLLED
+    for (int c = 0; c < columns; c++)
+        one_row_column(sum, x[j + c], block, at, c, dtype);
     for (; j < end; j++)
-        one_row_column(sum, x[j], strip, block, line_at(j, dtype), place_in_line(j, dtype), dtype);
+        one_row_column(sum, x[j], block, at, place_in_line(j, dtype), dtype);
 }
 
 /* sums[STRIP] of one input row, ONE_BLOCKS chains of 16 side by side */
@@ -142,6 +141,7 @@ static ALWAYS_INLINE void one_row(float *sums, const float *x, const struct stri
 {
     for (int b = 0; b < strip->n_blocks; b += ONE_BLOCKS) {
         struct lanes unit[ONE_BLOCKS], sum[ONE_BLOCKS];
+        const char *const *block = strip->block + b;
         UNROLLED
         for (int i = 0; i < ONE_BLOCKS; i++)
             unit[i] = lanes_zero();
@@ -150,7 +150,7 @@ static ALWAYS_INLINE void one_row(float *sums, const float *x, const struct stri
             UNROLLED
             for (int i = 0; i < ONE_BLOCKS; i++)
                 sum[i] = lanes_zero();
-            one_row_run(sum, x, strip, b, j, end, dtype);
+            one_row_run(sum, x, block, strip->step[b], j, end, dtype);
             UNROLLED
             for (int i = 0; i < ONE_BLOCKS; i++)
                 unit[i] = is_quantized(dtype)
@@ -236,40 +236,38 @@ static ALWAYS_INLINE void tile_column(struct lanes sum[][STRIP_BLOCKS], int R, i
 }
 
 static ALWAYS_INLINE void packed_column(struct lanes sum[][STRIP_BLOCKS], int R, int B,
-                                        const float *x, const struct strip *strip, int block,
-                                        int64_t at, int c, enum dtype dtype)
+                                        const float *x, const char *const *block, int64_t at, int c,
+                                        enum dtype dtype)
 {
     struct lanes w[STRIP_BLOCKS];
     UNROLLED
     for (int b = 0; b < B; b++)
-        w[b] = line_column(strip->block[block + b] + at, c, dtype);
+        w[b] = line_column(block[b] + at, c, dtype);
     tile_column(sum, R, B, x, w);
 }
 
-/* `rows` <= R rows of x, which is at the stretch's first column, times B packed blocks. */
+/* `rows` <= R rows of x, which is at the stretch's first column, times B packed blocks of a bundle. */
 static ALWAYS_INLINE void packed_tile(const struct sums *sums, int R, int B, int rows,
                                       const float *x, const struct strip *strip, int block,
                                       const struct stretch *stretch, enum dtype dtype)
 {
-    const int columns = matrix_line_columns(dtype), ahead = AHEAD / B;
+    const int columns = matrix_line_columns(dtype);
     struct lanes sum[PACKED_ROWS][STRIP_BLOCKS];
-    int64_t j = stretch->begin, end = stretch->end;
+    const char *const *from = strip->block + block;
+    int64_t j = stretch->begin, end = stretch->end, step = strip->step[block];
+    int64_t at = line_of(j, dtype) * step;
     tile_begin(sum, R, B, sums, rows, block, stretch, dtype);
-    for (; j < end && place_in_line(j, dtype) != 0; j++, x++)
-        packed_column(sum, R, B, x, strip, block, line_at(j, dtype), place_in_line(j, dtype),
-                      dtype);
-    for (; j + columns <= end; j += columns, x += columns) {
-        int64_t at = line_at(j, dtype);
-        UNROLLED
-        for (int b = 0; b < B; b++)
-            lanes_prefetch(strip->block[block + b] + at + ahead);
-        UNROLLED
-        for (int c = 0; c < columns; c++)
-            packed_column(sum, R, B, x + c, strip, block, at, c, dtype);
+    if (place_in_line(j, dtype) != 0) {
+        for (; j < end && place_in_line(j, dtype) != 0; j++, x++)
+            packed_column(sum, R, B, x, from, at, place_in_line(j, dtype), dtype);
+        at += step;
     }
+    for (; j + columns <= end; j += columns, x += columns, at += step)
+        UNROLLED
+    for (int c = 0; c < columns; c++)
+        packed_column(sum, R, B, x + c, from, at, c, dtype);
     for (; j < end; j++, x++)
-        packed_column(sum, R, B, x, strip, block, line_at(j, dtype), place_in_line(j, dtype),
-                      dtype);
+        packed_column(sum, R, B, x, from, at, place_in_line(j, dtype), dtype);
     tile_end(sum, R, B, sums, rows, strip, block, stretch, dtype);
 }
 
@@ -380,16 +378,19 @@ static ALWAYS_INLINE void widen(float *panel, const struct strip *strip, int blo
     const int columns = matrix_line_columns(dtype);
     for (int b = 0; b < TILE_BLOCKS; b++) {
         float *to = panel + b * MATRIX_BLOCK;
-        const char *from = strip->block[block + b];
-        int64_t j = begin;
-        for (; j < end && place_in_line(j, dtype) != 0; j++, to += STEP)
-            lanes_store(to, line_column(from + line_at(j, dtype), place_in_line(j, dtype), dtype));
-        for (; j + columns <= end; j += columns, to += columns * STEP)
+        int64_t j = begin, step = strip->step[block + b];
+        const char *line = strip->block[block + b] + line_of(j, dtype) * step;
+        if (place_in_line(j, dtype) != 0) {
+            for (; j < end && place_in_line(j, dtype) != 0; j++, to += STEP)
+                lanes_store(to, line_column(line, place_in_line(j, dtype), dtype));
+            line += step;
+        }
+        for (; j + columns <= end; j += columns, to += columns * STEP, line += step)
             UNROLLED
         for (int c = 0; c < columns; c++)
-            lanes_store(to + c * STEP, line_column(from + line_at(j, dtype), c, dtype));
+            lanes_store(to + c * STEP, line_column(line, c, dtype));
         for (; j < end; j++, to += STEP)
-            lanes_store(to, line_column(from + line_at(j, dtype), place_in_line(j, dtype), dtype));
+            lanes_store(to, line_column(line, place_in_line(j, dtype), dtype));
     }
 }
 
@@ -400,9 +401,9 @@ static ALWAYS_INLINE struct fetch fetch_next(const struct strip *strip, int bloc
 {
     int next = block + TILE_BLOCKS < strip->n_blocks ? block + TILE_BLOCKS : 0;
     int64_t column = next > 0 ? begin : end;
-    struct fetch fetch = {.step = line_at(CHUNK, dtype) / CHUNK / n_tiles};
+    struct fetch fetch = {.step = strip->step[next] / matrix_line_columns(dtype) / n_tiles};
     for (int b = 0; b < TILE_BLOCKS; b++)
-        fetch.line[b] = strip->block[next + b] + line_at(column, dtype) +
+        fetch.line[b] = strip->block[next + b] + line_of(column, dtype) * strip->step[next] +
                         (column >= strip->end ? strip->next : 0);
     return fetch;
 }
@@ -530,10 +531,11 @@ static struct strip strip_of(const struct matrix *w, int64_t first, int n_blocks
         strip.group_step = w->scales.step;
     }
     for (int b = 0; b < STRIP_BLOCKS; b++) {
-        size_t block = (size_t)(first + (b < n_blocks ? b : n_blocks - 1));
-        strip.block[b] = (const char *)w->data + block * bytes;
+        int64_t block = first + (b < n_blocks ? b : n_blocks - 1);
+        strip.block[b] = (const char *)w->data + matrix_block_at(w, block);
+        strip.step[b] = matrix_line_step(w, block);
         if (matrix_is_quantized(w))
-            strip.scale[b] = (const char *)w->scales.data + block * scale_bytes;
+            strip.scale[b] = (const char *)w->scales.data + (size_t)block * scale_bytes;
     }
     return strip;
 }
@@ -570,6 +572,7 @@ static void zero_outputs(float *y, int64_t y_stride, int64_t rows, const struct 
 void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
                   const struct matrix *w, int64_t begin, int64_t end)
 {
+    assert(begin % MATRIX_BUNDLE == 0);
     if (w->k == 0) {
         zero_outputs(y, y_stride, rows, w, begin, end);
         return;

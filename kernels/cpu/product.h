@@ -3,13 +3,22 @@
 #define KERNELS_CPU_PRODUCT_H
 
 #include "kernels/core/matrix.h"
+#include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/lanes.h"
 
 /* y[rows, n] = x[rows, k] . w[n, k]^T for w->count = 1, rows standing y_stride and x_stride floats
- * apart; only the outputs of blocks [begin, end) of w are written (block b: 16 b .. 16 b + 15).  Any
- * count may be 0; k = 0 gives zeros. */
+ * apart; only the outputs of blocks [begin, end) of w are written (block b: 16 b .. 16 b + 15), begin
+ * being the first of a bundle.  Any count may be 0; k = 0 gives zeros. */
 void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
                   const struct matrix *w, int64_t begin, int64_t end);
+
+/* Which of n blocks are thread `thread`'s: whole bundles. */
+static inline void blocks_part(int64_t n, int thread, int n_threads, int64_t *begin, int64_t *end)
+{
+    thread_part((n + MATRIX_BUNDLE - 1) / MATRIX_BUNDLE, thread, n_threads, begin, end);
+    *begin *= MATRIX_BUNDLE;
+    *end = *end * MATRIX_BUNDLE < n ? *end * MATRIX_BUNDLE : n;
+}
 
 /* y[n] = silu(gate) * up; y may be gate. */
 void ISA(swiglu_row)(float *y, const float *gate, const float *up, int64_t n);

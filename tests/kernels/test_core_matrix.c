@@ -36,10 +36,10 @@ static const struct {
              {DTYPE_I4, 8, 4}};
 enum { N_WORDS = sizeof words / sizeof words[0] };
 
-static void a_line_has_a_word_of_each_of_16_rows_and_a_word_the_next_columns(void **state)
+static void a_line_has_a_word_of_each_of_16_rows_and_lines_of_four_blocks_take_turns(void **state)
 {
     (void)state;
-    enum { COUNT = 2, N = 19, BLOCKS = 2 };
+    enum { COUNT = 2, N = 83, BLOCKS = 6 }; /* a bundle of four blocks, one of two */
     for (int t = 0; t < N_WORDS; t++) {
         for (int64_t k = 1; k < 20; k++) {
             struct weights w = weights_open(words[t].dtype, COUNT, N, k, 1);
@@ -50,10 +50,12 @@ static void a_line_has_a_word_of_each_of_16_rows_and_a_word_the_next_columns(voi
             unsigned char *expected = calloc(matrix_bytes(&w.matrix), 1);
             assert_non_null(expected);
             for (int64_t i = 0; i < COUNT * N * k; i++) {
-                int64_t c = i / k / N, r = i / k % N, j = i % k,
-                        bits = words[t].bytes * 8 / columns;
-                unsigned char *word = expected + (c * BLOCKS + r / 16) * block_bytes +
-                                      j / columns * line_bytes + r % 16 * words[t].bytes;
+                int64_t c = i / k / N, r = i / k % N, j = i % k;
+                int64_t bits = words[t].bytes * 8 / columns, block = r / 16;
+                int64_t line =
+                    block < 4 ? j / columns * 4 + block : 4 * lines + j / columns * 2 + block - 4;
+                unsigned char *word = expected + c * BLOCKS * block_bytes + line * line_bytes +
+                                      r % 16 * words[t].bytes;
                 if (words[t].dtype == DTYPE_I4)
                     word[j % 8 / 2] |= (unsigned char)(w.stored[i] << (j % 2 * 4));
                 else
@@ -139,7 +141,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(units_cover_every_item_once),
         cmocka_unit_test(units_of_a_span_are_the_global_ones_clamped),
-        cmocka_unit_test(a_line_has_a_word_of_each_of_16_rows_and_a_word_the_next_columns),
+        cmocka_unit_test(a_line_has_a_word_of_each_of_16_rows_and_lines_of_four_blocks_take_turns),
         cmocka_unit_test(rows_in_parts_and_the_transpose_pack_to_the_same),
         cmocka_unit_test(a_column_finds_the_scale_of_its_group),
     };
