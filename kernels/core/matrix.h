@@ -9,7 +9,7 @@
  *     F32             4             1     [k][16]
  *     F16             2             1     [k][16]
  *     BF16            4             2     [ceil(k / 2)][16][2]
- *     F8_E4M3         2             2     [ceil(k / 2)][16][2]
+ *     F8_E4M3         4             4     [ceil(k / 4)][16][4]
  *     I4              4             8     [ceil(k / 8)][16][8], half a byte each
  *
  * Rows past n and columns past k are zero bits.  A vector of 16 lanes takes a
@@ -36,6 +36,8 @@
  * cut where a unit cuts it, is over the numbers alone, from zero; the unit's sum
  * is the chain fma(scale, group, sum) over its groups, from zero.  A slice may
  * begin inside a group of the whole tensor, so the first group may be shorter.
+ * A backend may multiply a number by a power of two and the activation by its
+ * inverse, which changes nothing but where numbers overflow or lose bits.
  */
 #ifndef KERNELS_CORE_MATRIX_H
 #define KERNELS_CORE_MATRIX_H
@@ -94,11 +96,11 @@ static inline int matrix_is_quantized(const struct matrix *w)
 /* Columns of a line, and its bytes. */
 static inline int matrix_line_columns(enum dtype dtype)
 {
-    return dtype == DTYPE_I4 ? 8 : dtype == DTYPE_BF16 || dtype == DTYPE_F8_E4M3 ? 2 : 1;
+    return dtype == DTYPE_I4 ? 8 : dtype == DTYPE_F8_E4M3 ? 4 : dtype == DTYPE_BF16 ? 2 : 1;
 }
 static inline int matrix_line_bytes(enum dtype dtype)
 {
-    return MATRIX_BLOCK * (dtype == DTYPE_F16 || dtype == DTYPE_F8_E4M3 ? 2 : 4);
+    return MATRIX_BLOCK * (dtype == DTYPE_F16 ? 2 : 4);
 }
 
 /* Blocks of 16 output rows in one of the `count` matrices, and bytes of a block. */

@@ -92,13 +92,16 @@ static inline struct lanes lanes_line_bf16(const void *line, int c)
     return (struct lanes){_mm512_castsi512_ps(upper)};
 }
 
-/* Column c of a line of F8_E4M3, x 2^-8 as lanes_load_f8: byte c of each word becomes an f16. */
+/* Column c of a line of F8_E4M3, x 2^-120: sign, exponent and fraction at their places in an f32. */
 static inline struct lanes lanes_line_f8(const void *line, int c)
 {
-    __m256i words = _mm256_loadu_si256(line);
-    __m256i upper = c == 0 ? _mm256_slli_epi16(words, 8) : words;
-    __m256i half = _mm256_and_si256(_mm256_srai_epi16(upper, 1), _mm256_set1_epi16((short)0xbf80));
-    return (struct lanes){_mm512_cvtph_ps(half)};
+    __m512i words = _mm512_loadu_si512(line);
+    __m512i top = c == 0   ? _mm512_slli_epi32(words, 24)
+                  : c == 1 ? _mm512_slli_epi32(words, 16)
+                  : c == 2 ? _mm512_slli_epi32(words, 8)
+                           : words;
+    __m512i bits = _mm512_and_si512(_mm512_srai_epi32(top, 4), _mm512_set1_epi32((int)0x87f00000));
+    return (struct lanes){_mm512_castsi512_ps(bits)};
 }
 
 /* Shifts by a constant are cheaper than by a register. */
@@ -283,13 +286,17 @@ static inline struct lanes lanes_line_bf16(const void *line, int c)
                           lanes_half_bf16(lanes_words(line, 1), c)};
 }
 
+static inline __m256 lanes_half_f8(__m256i words, int c)
+{
+    __m256i top = _mm256_sll_epi32(words, _mm_cvtsi32_si128(24 - 8 * c));
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_srai_epi32(top, 4), _mm256_set1_epi32((int)0x87f00000)));
+}
+
 static inline struct lanes lanes_line_f8(const void *line, int c)
 {
-    __m256i words = lanes_words(line, 0);
-    __m256i upper = c == 0 ? _mm256_slli_epi16(words, 8) : words;
-    __m256i half = _mm256_and_si256(_mm256_srai_epi16(upper, 1), _mm256_set1_epi16((short)0xbf80));
-    return (struct lanes){_mm256_cvtph_ps(_mm256_castsi256_si128(half)),
-                          _mm256_cvtph_ps(_mm256_extracti128_si256(half, 1))};
+    return (struct lanes){lanes_half_f8(lanes_words(line, 0), c),
+                          lanes_half_f8(lanes_words(line, 1), c)};
 }
 
 static inline __m256 lanes_half_i4(__m256i words, int c)
@@ -445,7 +452,7 @@ static inline struct lanes lanes_line_f8(const void *line, int c)
 {
     struct lanes y;
     for (int i = 0; i < LANES; i++)
-        y.v[i] = f8_e4m3_to_f32(((const uint8_t *)line)[2 * i + c]) * 0x1p-8f;
+        y.v[i] = f8_e4m3_to_f32(((const uint8_t *)line)[4 * i + c]) * 0x1p-120f;
     return y;
 }
 

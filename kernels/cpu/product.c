@@ -2,13 +2,16 @@
  *
  * A chain cannot be shortened, so speed comes from many chains side by side: 16
  * output rows in a register, several such blocks and several input rows at once.
- * A strip is 8 blocks (128 outputs) by up to 96 input rows.
+ * A strip is some blocks by up to 96 input rows.
  *
  *   1 row         the weights stream by, a bundle at once
- *   up to 20      tiles of rows x blocks widen the weights as they take them
- *   more          the columns go by in chunks; those of a few blocks are widened
- *                 once into the first-level cache for all rows, and the next ones
- *                 are fetched from memory meanwhile
+ *   up to 20      the columns go by in chunks; tiles of rows x blocks widen the
+ *                 weights as they take them
+ *   more          weights of a chunk and of a few blocks are widened once into the
+ *                 first-level cache for all rows
+ *
+ * Weights come from memory while tiles work on those before them: a bundle's
+ * chunk is one piece of memory, and asks for the next piece line by line.
  *
  * Chains are cut only where matrix.h says, never by a tile: between chunks the
  * sums wait in memory, which rounds nothing.  A run is a stretch of columns that
@@ -19,24 +22,28 @@
 #include <assert.h>
 
 enum {
-    STRIP_BLOCKS = 8,                    /* blocks of 16 outputs in a strip */
-    STRIP = STRIP_BLOCKS * MATRIX_BLOCK, /* outputs of a strip */
-    STRIP_ROWS = 96,                     /* input rows of a strip: a multiple of TILE_ROWS */
-    CHUNK = 256,                         /* columns between two visits of the sums */
-    LEVELS = 4                           /* sums waiting for their partner in a tree of 8 */
+    FEW_ROWS = 2 * PACKED_ROWS, /* rows that are multiplied with packed weights */
+    STRIP_ROWS = 96,            /* input rows of a strip: a multiple of TILE_ROWS */
+    STRIP_BLOCKS = 8,           /* blocks of 16 outputs in a strip of many rows */
+    FEW_BLOCKS = 16,            /* ... of few rows; a single one takes bundle by bundle */
+    SUMS = STRIP_ROWS * STRIP_BLOCKS * MATRIX_BLOCK, /* of a strip */
+    CHUNK = 256, /* columns between two visits of the sums: whole lines */
+    LEVELS = 4   /* sums waiting for their partner in a tree of 8 */
 };
 
 /* The weights of a strip, and the unit that is summed. */
 struct strip {
-    const char *block[STRIP_BLOCKS]; /* line 0 of each block; the last one repeats past n */
+    const char *block[FEW_BLOCKS]; /* line 0 of each block; the last one repeats past n */
     enum dtype dtype;
     int n_blocks;
-    int64_t step[STRIP_BLOCKS]; /* bytes from a line of the block to its next */
-    int64_t next;               /* bytes from a block to the one at its place in the next strip */
-    const void *scale[STRIP_BLOCKS]; /* group 0 of each block; of quantized weights */
+    int64_t step[FEW_BLOCKS]; /* bytes from a line of the block to its next */
+    int64_t next;             /* bytes from a block to the one at its place in the next strip */
+    const void *scale[FEW_BLOCKS]; /* group 0 of each block; of quantized weights */
     enum dtype scale_dtype;
     int64_t group_first, group_step; /* column j is of group (j + group_first) / group_step */
     int64_t begin, end;              /* columns of the unit */
+    int64_t k;                       /* of the matrix */
+    int64_t width;                   /* floats of a row of sums */
 };
 
 /* Where the chains of a tile wait, [rows][stride]. */
@@ -74,11 +81,11 @@ static ALWAYS_INLINE struct lanes run_scale(const struct strip *strip, int block
     int64_t group = (column + strip->group_first) / strip->group_step;
     struct lanes scale =
         lanes_load_as(strip->scale[block], group * MATRIX_BLOCK, strip->scale_dtype);
-    return dtype == DTYPE_F8_E4M3 ? lanes_mul(scale, lanes_splat(0x1p8f)) /* lanes_line_f8 */
-                                  : scale;
+    return dtype == DTYPE_F8_E4M3 ? lanes_mul(scale, lanes_splat(0x1p56f)) : scale;
 }
 
-/* The 16 numbers of column c of a line, in f32. */
+/* The 16 numbers of column c of a line, in f32; those of fp8 times 2^-120, which is cheap to leave in.
+ * 2^64 goes to the activations, whose range the rest would leave: 2^56 goes to run_scale. */
 static ALWAYS_INLINE struct lanes line_column(const char *line, int c, enum dtype dtype)
 {
     switch (dtype) {
@@ -91,6 +98,16 @@ static ALWAYS_INLINE struct lanes line_column(const char *line, int c, enum dtyp
     default:
         return lanes_load_as(line, 0, dtype);
     }
+}
+
+/* to[n] = x[n], times what line_column asks for */
+static ALWAYS_INLINE void copy_columns(float *to, const float *x, int64_t n, enum dtype dtype)
+{
+    if (dtype != DTYPE_F8_E4M3)
+        memcpy(to, x, (size_t)n * sizeof *to);
+    else
+        for (int64_t j = 0; j < n; j++)
+            to[j] = x[j] * 0x1p64f;
 }
 
 /* The line of a block that `column` is in, and the column's place in it. */
@@ -116,7 +133,7 @@ static ALWAYS_INLINE void one_row_column(struct lanes *sum, float x, const char 
         sum[i] = lanes_fma(line_column(block[i] + at, c, dtype), xj, sum[i]);
 }
 
-/* The chains of columns [j, end) in one run; x is at column 0. */
+/* The chains of columns [j, end) in one run; x is at column j. */
 static ALWAYS_INLINE void one_row_run(struct lanes *sum, const float *x, const char *const *block,
                                       int64_t step, int64_t j, int64_t end, enum dtype dtype)
 {
@@ -124,18 +141,32 @@ static ALWAYS_INLINE void one_row_run(struct lanes *sum, const float *x, const c
     int64_t at = line_of(j, dtype) * step;
     if (place_in_line(j, dtype) != 0) {
         for (; j < end && place_in_line(j, dtype) != 0; j++)
-            one_row_column(sum, x[j], block, at, place_in_line(j, dtype), dtype);
+            one_row_column(sum, *x++, block, at, place_in_line(j, dtype), dtype);
         at += step;
     }
-    for (; j + columns <= end; j += columns, at += step)
+    for (; j + columns <= end; j += columns, x += columns, at += step)
         UNROLLED
     for (int c = 0; c < columns; c++)
-        one_row_column(sum, x[j + c], block, at, c, dtype);
+        one_row_column(sum, x[c], block, at, c, dtype);
     for (; j < end; j++)
-        one_row_column(sum, x[j], block, at, place_in_line(j, dtype), dtype);
+        one_row_column(sum, *x++, block, at, place_in_line(j, dtype), dtype);
 }
 
-/* sums[STRIP] of one input row, ONE_BLOCKS chains of 16 side by side */
+/* The same, activations copied with their factors. */
+static ALWAYS_INLINE void one_row_scaled_run(struct lanes *sum, const float *x,
+                                             const char *const *block, int64_t step, int64_t j,
+                                             int64_t end, enum dtype dtype)
+{
+    _Alignas(64) float scaled[CHUNK];
+    for (int64_t next; j < end; x += next - j, j = next) {
+        next = (j / CHUNK + 1) * CHUNK;
+        next = next < end ? next : end;
+        copy_columns(scaled, x, next - j, dtype);
+        one_row_run(sum, scaled, block, step, j, next, dtype);
+    }
+}
+
+/* The sums of one input row, ONE_BLOCKS chains of 16 side by side */
 static ALWAYS_INLINE void one_row(float *sums, const float *x, const struct strip *strip,
                                   enum dtype dtype)
 {
@@ -150,7 +181,10 @@ static ALWAYS_INLINE void one_row(float *sums, const float *x, const struct stri
             UNROLLED
             for (int i = 0; i < ONE_BLOCKS; i++)
                 sum[i] = lanes_zero();
-            one_row_run(sum, x, block, strip->step[b], j, end, dtype);
+            if (dtype == DTYPE_F8_E4M3)
+                one_row_scaled_run(sum, x + j, block, strip->step[b], j, end, dtype);
+            else
+                one_row_run(sum, x + j, block, strip->step[b], j, end, dtype);
             UNROLLED
             for (int i = 0; i < ONE_BLOCKS; i++)
                 unit[i] = is_quantized(dtype)
@@ -184,7 +218,7 @@ static ALWAYS_INLINE struct stretch stretch_at(const struct strip *strip, int64_
 }
 
 /* sum[R][B] = where the chains stand.  R and B are constants in each call, here and below. */
-static ALWAYS_INLINE void tile_begin(struct lanes sum[][STRIP_BLOCKS], int R, int B,
+static ALWAYS_INLINE void tile_begin(struct lanes sum[][MATRIX_BUNDLE], int R, int B,
                                      const struct sums *sums, int rows, int block,
                                      const struct stretch *stretch, enum dtype dtype)
 {
@@ -198,7 +232,7 @@ static ALWAYS_INLINE void tile_begin(struct lanes sum[][STRIP_BLOCKS], int R, in
                         : lanes_load(from + r * sums->stride + (block + b) * MATRIX_BLOCK);
 }
 
-static ALWAYS_INLINE void tile_end(struct lanes sum[][STRIP_BLOCKS], int R, int B,
+static ALWAYS_INLINE void tile_end(struct lanes sum[][MATRIX_BUNDLE], int R, int B,
                                    const struct sums *sums, int rows, const struct strip *strip,
                                    int block, const struct stretch *stretch, enum dtype dtype)
 {
@@ -223,7 +257,7 @@ static ALWAYS_INLINE void tile_end(struct lanes sum[][STRIP_BLOCKS], int R, int 
 }
 
 /* One column: sum[r][b] += w[b] x[r]; rows of x are CHUNK apart. */
-static ALWAYS_INLINE void tile_column(struct lanes sum[][STRIP_BLOCKS], int R, int B,
+static ALWAYS_INLINE void tile_column(struct lanes sum[][MATRIX_BUNDLE], int R, int B,
                                       const float *x, const struct lanes *w)
 {
     UNROLLED
@@ -235,24 +269,26 @@ static ALWAYS_INLINE void tile_column(struct lanes sum[][STRIP_BLOCKS], int R, i
     }
 }
 
-static ALWAYS_INLINE void packed_column(struct lanes sum[][STRIP_BLOCKS], int R, int B,
+static ALWAYS_INLINE void packed_column(struct lanes sum[][MATRIX_BUNDLE], int R, int B,
                                         const float *x, const char *const *block, int64_t at, int c,
                                         enum dtype dtype)
 {
-    struct lanes w[STRIP_BLOCKS];
+    struct lanes w[MATRIX_BUNDLE];
     UNROLLED
     for (int b = 0; b < B; b++)
         w[b] = line_column(block[b] + at, c, dtype);
     tile_column(sum, R, B, x, w);
 }
 
-/* `rows` <= R rows of x, which is at the stretch's first column, times B packed blocks of a bundle. */
+/* `rows` <= R rows of x, which is at the stretch's first column, times B packed blocks of a bundle; asks
+ * for what stands `ahead` bytes behind them. */
 static ALWAYS_INLINE void packed_tile(const struct sums *sums, int R, int B, int rows,
                                       const float *x, const struct strip *strip, int block,
-                                      const struct stretch *stretch, enum dtype dtype)
+                                      int64_t ahead, const struct stretch *stretch,
+                                      enum dtype dtype)
 {
     const int columns = matrix_line_columns(dtype);
-    struct lanes sum[PACKED_ROWS][STRIP_BLOCKS];
+    struct lanes sum[PACKED_ROWS][MATRIX_BUNDLE];
     const char *const *from = strip->block + block;
     int64_t j = stretch->begin, end = stretch->end, step = strip->step[block];
     int64_t at = line_of(j, dtype) * step;
@@ -262,18 +298,22 @@ static ALWAYS_INLINE void packed_tile(const struct sums *sums, int R, int B, int
             packed_column(sum, R, B, x, from, at, place_in_line(j, dtype), dtype);
         at += step;
     }
-    for (; j + columns <= end; j += columns, x += columns, at += step)
+    for (; j + columns <= end; j += columns, x += columns, at += step) {
         UNROLLED
-    for (int c = 0; c < columns; c++)
-        packed_column(sum, R, B, x + c, from, at, c, dtype);
+        for (int b = 0; b < B; b++)
+            lanes_prefetch_2(from[b] + at + ahead);
+        UNROLLED
+        for (int c = 0; c < columns; c++)
+            packed_column(sum, R, B, x + c, from, at, c, dtype);
+    }
     for (; j < end; j++, x++)
         packed_column(sum, R, B, x, from, at, place_in_line(j, dtype), dtype);
     tile_end(sum, R, B, sums, rows, strip, block, stretch, dtype);
 }
 
-/* What is fetched from memory while tiles work on a panel: the weights of the next one. */
+/* What is fetched from memory while tiles work on a panel: a part of the weights that follow. */
 struct fetch {
-    const char *line[TILE_BLOCKS];
+    const char *next;
     int64_t step; /* bytes for each column of a tile */
 };
 
@@ -284,33 +324,30 @@ static ALWAYS_INLINE void panel_tile(const struct sums *sums, int R, int rows, c
                                      enum dtype dtype)
 {
     enum { B = TILE_BLOCKS };
-    struct lanes sum[TILE_ROWS][STRIP_BLOCKS];
+    struct lanes sum[TILE_ROWS][MATRIX_BUNDLE];
     int columns = (int)(stretch->end - stretch->begin);
     tile_begin(sum, R, B, sums, rows, block, stretch, dtype);
     for (int j = 0; j < columns; j++) {
         struct lanes w[B];
-        UNROLLED
-        for (int b = 0; b < B; b++)
-            lanes_prefetch_2(fetch->line[b] + j * fetch->step);
+        lanes_prefetch_2(fetch->next + j * fetch->step);
         UNROLLED
         for (int b = 0; b < B; b++)
             w[b] = lanes_load(panel + (j * B + b) * MATRIX_BLOCK);
         tile_column(sum, R, B, x + j, w);
     }
     tile_end(sum, R, B, sums, rows, strip, block, stretch, dtype);
-    for (int b = 0; b < B; b++)
-        fetch->line[b] += columns * fetch->step;
+    fetch->next += columns * fetch->step;
 }
 
 /* --- chunks --- */
 
-/* packed[rows][CHUNK] = `columns` columns of each row, so that a tile addresses its rows from one
- * pointer; rows up to `padded` are zero. */
-static void pack_rows(float *packed, const float *x, int64_t x_stride, int rows, int padded,
-                      int64_t columns)
+/* packed[rows][CHUNK] = `columns` columns of each row from column `at` on, so that a tile addresses its
+ * rows from one pointer; rows up to `padded` are zero. */
+static ALWAYS_INLINE void pack_rows(float *packed, const float *x, int64_t x_stride, int rows,
+                                    int padded, int64_t at, int64_t columns, enum dtype dtype)
 {
     for (int r = 0; r < rows; r++)
-        memcpy(packed + r * CHUNK, x + r * x_stride, (size_t)columns * sizeof *x);
+        copy_columns(packed + r * CHUNK, x + r * x_stride + at, columns, dtype);
     for (int r = rows; r < padded; r++)
         memset(packed + r * CHUNK, 0, (size_t)columns * sizeof *x);
 }
@@ -322,51 +359,81 @@ static ALWAYS_INLINE int tile_height(int rows, int most)
     return (rows + n_tiles - 1) / n_tiles;
 }
 
-/* All blocks of the strip for `rows` <= R rows and one stretch. */
-static ALWAYS_INLINE void packed_blocks(const struct sums *sums, int R, int B, int rows,
-                                        const float *x, const struct strip *strip,
-                                        const struct stretch *stretch, enum dtype dtype)
+/* Line `column` is in, of a block. */
+static ALWAYS_INLINE const char *block_line(const struct strip *strip, int block, int64_t column,
+                                            enum dtype dtype)
 {
-    for (int b = 0; b < strip->n_blocks; b += B)
-        packed_tile(sums, R, B, rows, x, strip, b, stretch, dtype);
+    return strip->block[block] + line_of(column, dtype) * strip->step[block];
+}
+
+/* Where the piece after columns [begin, end) of a bundle is: that of the next bundle, else the next chunk
+ * of the strip's first one, else the next strip, which need not exist. */
+static ALWAYS_INLINE const char *next_piece(const struct strip *strip, int bundle, int64_t begin,
+                                            int64_t end, enum dtype dtype)
+{
+    if (bundle + MATRIX_BUNDLE < strip->n_blocks)
+        return block_line(strip, bundle + MATRIX_BUNDLE, begin, dtype);
+    return end < strip->k ? block_line(strip, 0, end, dtype) : strip->block[0] + strip->next;
+}
+
+/* A bundle for `rows` <= R rows and one stretch. */
+static ALWAYS_INLINE void packed_blocks(const struct sums *sums, int R, int B, int rows,
+                                        const float *x, const struct strip *strip, int bundle,
+                                        int64_t ahead, const struct stretch *stretch,
+                                        enum dtype dtype)
+{
+    for (int b = bundle; b < strip->n_blocks && b < bundle + MATRIX_BUNDLE; b += B)
+        packed_tile(sums, R, B, rows, x, strip, b, ahead, stretch, dtype);
 }
 
 static ALWAYS_INLINE void packed_rows(const struct sums *sums, int rows, const float *x,
-                                      const struct strip *strip, const struct stretch *stretch,
-                                      enum dtype dtype)
+                                      const struct strip *strip, int bundle, int64_t ahead,
+                                      const struct stretch *stretch, enum dtype dtype)
 {
     if (rows <= 2)
-        packed_blocks(sums, 2, THREE_BLOCKS, rows, x, strip, stretch, dtype);
+        packed_blocks(sums, 2, THREE_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else if (rows == 3)
-        packed_blocks(sums, 3, THREE_BLOCKS, rows, x, strip, stretch, dtype);
+        packed_blocks(sums, 3, THREE_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else if (rows == 4)
-        packed_blocks(sums, 4, SIX_BLOCKS, rows, x, strip, stretch, dtype);
+        packed_blocks(sums, 4, SIX_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else if (rows <= 6)
-        packed_blocks(sums, 6, SIX_BLOCKS, rows, x, strip, stretch, dtype);
+        packed_blocks(sums, 6, SIX_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else if (PACKED_ROWS > 6 && rows <= 8)
-        packed_blocks(sums, 8, TILE_BLOCKS, rows, x, strip, stretch, dtype);
+        packed_blocks(sums, 8, TILE_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else
-        packed_blocks(sums, PACKED_ROWS, TILE_BLOCKS, rows, x, strip, stretch, dtype);
+        packed_blocks(sums, PACKED_ROWS, TILE_BLOCKS, rows, x, strip, bundle, ahead, stretch,
+                      dtype);
+}
+
+/* Columns [begin, end), all of `packed`, of a bundle. */
+static ALWAYS_INLINE void packed_piece(const struct sums *sums, const float *packed, int rows,
+                                       const struct strip *strip, int bundle, int64_t begin,
+                                       int64_t end, enum dtype dtype)
+{
+    int height = tile_height(rows, PACKED_ROWS);
+    int64_t ahead =
+        next_piece(strip, bundle, begin, end, dtype) - block_line(strip, bundle, begin, dtype);
+    for (int64_t j = begin; j < end;) {
+        const struct stretch stretch = stretch_at(strip, j, end, dtype);
+        for (int r = 0; r < rows; r += height) {
+            const struct sums own = {sums->unit + r * sums->stride, sums->group + r * sums->stride,
+                                     sums->stride};
+            packed_rows(&own, rows - r < height ? rows - r : height,
+                        packed + r * CHUNK + (j - begin), strip, bundle, ahead, &stretch, dtype);
+        }
+        j = stretch.end;
+    }
 }
 
 static ALWAYS_INLINE void few_rows(const struct sums *sums, const float *x, int64_t x_stride,
                                    int rows, const struct strip *strip, enum dtype dtype)
 {
-    _Alignas(64) float packed[2 * PACKED_ROWS * CHUNK];
-    int height = tile_height(rows, PACKED_ROWS);
+    _Alignas(64) float packed[FEW_ROWS * CHUNK];
     for (int64_t at = strip->begin; at < strip->end; at += CHUNK) {
         int64_t end = at + CHUNK < strip->end ? at + CHUNK : strip->end;
-        pack_rows(packed, x + at, x_stride, rows, 2 * PACKED_ROWS, end - at);
-        for (int64_t j = at; j < end;) {
-            const struct stretch stretch = stretch_at(strip, j, end, dtype);
-            for (int r = 0; r < rows; r += height) {
-                const struct sums own = {sums->unit + r * sums->stride,
-                                         sums->group + r * sums->stride, sums->stride};
-                packed_rows(&own, rows - r < height ? rows - r : height,
-                            packed + r * CHUNK + (j - at), strip, &stretch, dtype);
-            }
-            j = stretch.end;
-        }
+        pack_rows(packed, x, x_stride, rows, FEW_ROWS, at, end - at, dtype);
+        for (int b = 0; b < strip->n_blocks; b += MATRIX_BUNDLE)
+            packed_piece(sums, packed, rows, strip, b, at, end, dtype);
     }
 }
 
@@ -394,18 +461,15 @@ static ALWAYS_INLINE void widen(float *panel, const struct strip *strip, int blo
     }
 }
 
-/* What follows the chunk [begin, end) of the blocks from `block` on: the next blocks, else the next
- * chunk, else the next strip; spread over the tiles of `n_tiles` rows. */
+/* Panels of a bundle share the next piece, tiles of a panel its part. */
 static ALWAYS_INLINE struct fetch fetch_next(const struct strip *strip, int block, int64_t begin,
                                              int64_t end, int n_tiles, enum dtype dtype)
 {
-    int next = block + TILE_BLOCKS < strip->n_blocks ? block + TILE_BLOCKS : 0;
-    int64_t column = next > 0 ? begin : end;
-    struct fetch fetch = {.step = strip->step[next] / matrix_line_columns(dtype) / n_tiles};
-    for (int b = 0; b < TILE_BLOCKS; b++)
-        fetch.line[b] = strip->block[next + b] + line_of(column, dtype) * strip->step[next] +
-                        (column >= strip->end ? strip->next : 0);
-    return fetch;
+    int place = block % MATRIX_BUNDLE;
+    int64_t bytes = line_of(end - begin, dtype) * strip->step[block];
+    return (struct fetch){.next = next_piece(strip, block - place, begin, end, dtype) +
+                                  bytes * place / MATRIX_BUNDLE,
+                          .step = bytes * TILE_BLOCKS / MATRIX_BUNDLE / n_tiles / (end - begin)};
 }
 
 /* Rows [0, rows) times one panel, stretch by stretch. */
@@ -441,7 +505,7 @@ static ALWAYS_INLINE void many_rows(const struct sums *sums, const float *x, int
     _Alignas(64) float packed[(STRIP_ROWS + TILE_ROWS) * CHUNK];
     for (int64_t at = strip->begin; at < strip->end; at += CHUNK) {
         int64_t end = at + CHUNK < strip->end ? at + CHUNK : strip->end;
-        pack_rows(packed, x + at, x_stride, rows, rows + TILE_ROWS, end - at);
+        pack_rows(packed, x, x_stride, rows, rows + TILE_ROWS, at, end - at, dtype);
         for (int b = 0; b < strip->n_blocks; b += TILE_BLOCKS) {
             widen(panel, strip, b, at, end, dtype);
             panel_rows(sums, packed, rows, panel, strip, b, at, end, dtype);
@@ -455,7 +519,7 @@ static ALWAYS_INLINE void unit_sums_of(const struct sums *sums, const float *x, 
 {
     if (rows == 1)
         one_row(sums->unit, x, strip, dtype);
-    else if (rows <= 2 * PACKED_ROWS)
+    else if (rows <= FEW_ROWS)
         few_rows(sums, x, x_stride, rows, strip, dtype);
     else
         many_rows(sums, x, x_stride, rows, strip, dtype);
@@ -491,11 +555,10 @@ static void add_sums(float *a, const float *b, int64_t count)
         lanes_store(a + i, lanes_add(lanes_load(a + i), lanes_load(b + i)));
 }
 
-/* sums[rows][STRIP] = all units, met along the tree of matrix.h.  Unit 1 waits one level above unit 0
+/* The sums of all units, met along the tree of matrix.h.  Unit 1 waits one level above unit 0
  * and joins it at once, and so on: at most LEVELS sums wait. */
-static const float *tree_sums(float (*level)[STRIP_ROWS * STRIP], float *group, const float *x,
-                              int64_t x_stride, int rows, struct strip *strip,
-                              const struct units *units)
+static const float *tree_sums(float (*level)[SUMS], float *group, const float *x, int64_t x_stride,
+                              int rows, struct strip *strip, const struct units *units)
 {
     int has[LEVELS], depth = 0;
     for (int u = 0; u < UNITS; u++) {
@@ -503,14 +566,15 @@ static const float *tree_sums(float (*level)[STRIP_ROWS * STRIP], float *group, 
         strip->end = units->begin[u + 1];
         has[depth] = strip->end > strip->begin;
         if (has[depth])
-            unit_sums(&(struct sums){level[depth], group, STRIP}, x, x_stride, rows, strip);
+            unit_sums(&(struct sums){level[depth], group, strip->width}, x, x_stride, rows, strip);
         depth++;
         for (int done = u + 1; done % 2 == 0; done /= 2) {
             depth--;
             if (has[depth] && has[depth - 1])
-                add_sums(level[depth - 1], level[depth], (int64_t)rows * STRIP);
+                add_sums(level[depth - 1], level[depth], rows * strip->width);
             else if (has[depth])
-                memcpy(level[depth - 1], level[depth], (size_t)rows * STRIP * sizeof(float));
+                memcpy(level[depth - 1], level[depth],
+                       (size_t)(rows * strip->width) * sizeof(float));
             has[depth - 1] |= has[depth];
         }
     }
@@ -518,19 +582,23 @@ static const float *tree_sums(float (*level)[STRIP_ROWS * STRIP], float *group, 
     return level[0];
 }
 
-/* `n_blocks` blocks of w from block `first` on */
-static struct strip strip_of(const struct matrix *w, int64_t first, int n_blocks)
+/* `n_blocks` of w from block `first` on; strips have `most`. */
+static struct strip strip_of(const struct matrix *w, int64_t first, int n_blocks, int most)
 {
-    struct strip strip = {.dtype = w->dtype, .n_blocks = n_blocks, .end = w->k};
+    struct strip strip = {.dtype = w->dtype,
+                          .n_blocks = n_blocks,
+                          .end = w->k,
+                          .k = w->k,
+                          .width = (int64_t)most * MATRIX_BLOCK};
     size_t bytes = matrix_block_bytes(w), scale_bytes = 0;
-    strip.next = STRIP_BLOCKS * (int64_t)bytes;
+    strip.next = most * (int64_t)bytes;
     if (matrix_is_quantized(w)) {
         scale_bytes = matrix_scale_bytes(w) / (size_t)matrix_blocks(w);
         strip.scale_dtype = w->scales.dtype;
         strip.group_first = w->scales.first;
         strip.group_step = w->scales.step;
     }
-    for (int b = 0; b < STRIP_BLOCKS; b++) {
+    for (int b = 0; b < most; b++) {
         int64_t block = first + (b < n_blocks ? b : n_blocks - 1);
         strip.block[b] = (const char *)w->data + matrix_block_at(w, block);
         strip.step[b] = matrix_line_step(w, block);
@@ -542,22 +610,23 @@ static struct strip strip_of(const struct matrix *w, int64_t first, int n_blocks
 
 /* y[rows][outputs of `n_blocks` blocks of w from `block` on] */
 static void strip_product(float *y, int64_t y_stride, const float *x, int64_t x_stride, int rows,
-                          const struct matrix *w, int64_t block, int n_blocks)
+                          const struct matrix *w, int64_t block, int n_blocks, int most)
 {
-    _Alignas(64) float level[LEVELS][STRIP_ROWS * STRIP];
-    _Alignas(64) float group[STRIP_ROWS * STRIP];
+    _Alignas(64) float level[LEVELS][SUMS];
+    _Alignas(64) float group[SUMS];
     int64_t row = block * MATRIX_BLOCK, width = (int64_t)n_blocks * MATRIX_BLOCK;
-    struct strip strip = strip_of(w, block, n_blocks);
+    struct strip strip = strip_of(w, block, n_blocks, most);
 
     /* Rows of y may be a power of two apart, on one line of the cache: only a single one is summed there. */
-    if (rows == 1 && n_blocks == STRIP_BLOCKS && row + width <= w->n && w->units.begin[1] == w->k) {
+    if (rows == 1 && n_blocks == MATRIX_BUNDLE && row + width <= w->n &&
+        w->units.begin[1] == w->k) {
         unit_sums(&(struct sums){y + row, NULL, y_stride}, x, x_stride, rows, &strip);
         return;
     }
     const float *sums = tree_sums(level, group, x, x_stride, rows, &strip, &w->units);
     width = w->n - row < width ? w->n - row : width;
     for (int r = 0; r < rows; r++)
-        memcpy(y + r * y_stride + row, sums + r * STRIP, (size_t)width * sizeof *y);
+        memcpy(y + r * y_stride + row, sums + r * strip.width, (size_t)width * sizeof *y);
 }
 
 static void zero_outputs(float *y, int64_t y_stride, int64_t rows, const struct matrix *w,
@@ -577,12 +646,13 @@ void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, 
         zero_outputs(y, y_stride, rows, w, begin, end);
         return;
     }
-    for (int64_t block = begin; block < end; block += STRIP_BLOCKS) {
-        int n_blocks = (int)(end - block < STRIP_BLOCKS ? end - block : STRIP_BLOCKS);
+    int most = rows == 1 ? MATRIX_BUNDLE : rows <= FEW_ROWS ? FEW_BLOCKS : STRIP_BLOCKS;
+    for (int64_t block = begin; block < end; block += most) {
+        int n_blocks = (int)(end - block < most ? end - block : most);
         for (int64_t r = 0; r < rows; r += STRIP_ROWS) {
             int n_rows = (int)(rows - r < STRIP_ROWS ? rows - r : STRIP_ROWS);
             strip_product(y + r * y_stride, y_stride, x + r * x_stride, x_stride, n_rows, w, block,
-                          n_blocks);
+                          n_blocks, most);
         }
     }
 }

@@ -32,7 +32,7 @@ static const struct {
 } words[] = {{DTYPE_F32, 1, 4},
              {DTYPE_F16, 1, 2},
              {DTYPE_BF16, 2, 4},
-             {DTYPE_F8_E4M3, 2, 2},
+             {DTYPE_F8_E4M3, 4, 4},
              {DTYPE_I4, 8, 4}};
 enum { N_WORDS = sizeof words / sizeof words[0] };
 
