@@ -15,29 +15,38 @@ struct head_rows {
     int64_t head;
 };
 
-static void copy_keys(float *rows, int64_t width, const void *context, int64_t first, int count)
+/* Keys behind each other: k_c, k_r, zeros up to whole steps. */
+static void copy_keys(struct run *run, float *to, const struct head_rows *from)
 {
-    const struct head_rows *from = context;
-    int64_t d_n = from->k_c->dim[2], d_r = from->k_r->dim[1];
-    for (int r = 0; r < count; r++) {
-        float *to = rows + r * width;
+    int64_t d_n = from->k_c->dim[2], d_r = from->k_r->dim[1], width = step_round_up(d_n + d_r);
+    run->keys[0] = run->keys[1] = (const char *)to;
+    run->key_stride[0] = run->key_stride[1] = width * (int64_t)sizeof *to;
+    for (int64_t r = run->first; r < run->first + run->count; r++, to += width) {
         if (d_n > 0)
-            memcpy(to, tensor_f32_2(from->k_c, first + r, from->head), (size_t)d_n * sizeof *to);
+            memcpy(to, tensor_f32_2(from->k_c, r, from->head), (size_t)d_n * sizeof *to);
         if (d_r > 0)
-            memcpy(to + d_n, tensor_f32(from->k_r, first + r), (size_t)d_r * sizeof *to);
+            memcpy(to + d_n, tensor_f32(from->k_r, r), (size_t)d_r * sizeof *to);
         memset(to + d_n + d_r, 0, (size_t)(width - d_n - d_r) * sizeof *to);
     }
 }
 
-static void copy_values(float *rows, int64_t width, const void *context, int64_t first, int count)
+static void copy_values(struct run *run, float *to, const struct head_rows *from)
 {
-    const struct head_rows *from = context;
-    int64_t d_v = from->v->dim[2];
-    for (int r = 0; r < count; r++) {
-        float *to = rows + r * width;
-        memcpy(to, tensor_f32_2(from->v, first + r, from->head), (size_t)d_v * sizeof *to);
+    int64_t d_v = from->v->dim[2], width = step_round_up(d_v);
+    run->values = (const char *)to;
+    run->value_stride = width * (int64_t)sizeof *to;
+    for (int64_t r = run->first; r < run->first + run->count; r++, to += width) {
+        memcpy(to, tensor_f32_2(from->v, r, from->head), (size_t)d_v * sizeof *to);
         memset(to + d_v, 0, (size_t)(width - d_v) * sizeof *to);
     }
+}
+
+static void read_rows(struct run *run, float *buffer, const void *context)
+{
+    const struct head_rows *from = context;
+    copy_keys(run, buffer, from);
+    copy_values(run, buffer + PAGE_ROWS * ROW_WIDTH_MAX, from);
+    run->ahead = run->ahead_end = run->values;
 }
 
 static void attend(struct partial *partial, const struct queries *queries,
@@ -49,6 +58,7 @@ static void attend(struct partial *partial, const struct queries *queries,
         struct piece piece = {.n_runs = 0};
         for (int i = 0; i < PIECE_PAGES && begin + i * PAGE_ROWS < queries->most_visible; i++)
             piece.first[piece.n_runs++] = begin + i * PAGE_ROWS;
+        piece.first[piece.n_runs] = -1;
         ISA(partial_of_piece)(begin == 0 ? partial : &next, queries, source, &piece, scale);
         if (begin > 0)
             ISA(partial_merge)(partial, &next, queries->count, source->value_width);
@@ -69,24 +79,23 @@ static void attend_tokens(const struct expanded_work *work, int64_t head, int64_
 {
     int64_t width = work->q->dim[2], d_v = work->v->dim[2], n_rows = work->k_c->dim[0];
     struct head_rows rows = {.k_c = work->k_c, .k_r = work->k_r, .v = work->v, .head = head};
-    struct row_source source = {.keys = copy_keys,
-                                .values = copy_values,
-                                .context = &rows,
-                                .key_width = lanes_round_up(width),
-                                .value_width = lanes_round_up(d_v)};
+    struct row_source source = {.dtype = DTYPE_F32,
+                                .key_width = {step_round_up(width), 0},
+                                .value_width = step_round_up(d_v),
+                                .read = read_rows,
+                                .context = &rows};
     struct partial partial;
     struct queries queries;
-    ISA(queries_begin)(&queries, width);
+    ISA(queries_begin)(&queries, width, DTYPE_F32);
     for (int64_t i = t; i < end; i++) {
         int64_t visible = tensor_i32(work->position)[i] - work->begin + 1;
         visible = visible < 0 ? 0 : visible > n_rows ? n_rows : visible;
         ISA(queries_push)(&queries, tensor_f32_2(work->q, i, head), width, visible);
     }
-    ISA(queries_end)(&queries);
     attend(&partial, &queries, &source, work->scale);
     for (int i = 0; i < queries.count; i++)
         ISA(partial_store)
-    (&partial, i, source.value_width, tensor_f32_2(&work->state->o, t + i, head), d_v,
+    (&partial, i, &source, tensor_f32_2(&work->state->o, t + i, head), d_v,
      tensor_f32_2(&work->state->m, t + i, head), tensor_f32_2(&work->state->l, t + i, head));
 }
 
@@ -115,7 +124,7 @@ enum status ISA(expanded_attention)(struct attention_state *state, const struct 
     assert(v->dim[0] == n_rows && k_r->dim[0] == n_rows && state->o.dim[0] == n_tokens);
     if (n_tokens * n_heads == 0)
         return STATUS_OK;
-    if (lanes_round_up(width) > ROW_WIDTH_MAX || lanes_round_up(d_v) > ROW_WIDTH_MAX)
+    if (step_round_up(width) > ROW_WIDTH_MAX || step_round_up(d_v) > ROW_WIDTH_MAX)
         FAIL(STATUS_UNSUPPORTED, "a key has %lld numbers, this build takes up to %d",
              (long long)width, ROW_WIDTH_MAX);
 
