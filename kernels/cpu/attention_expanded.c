@@ -41,12 +41,38 @@ static void copy_values(struct run *run, float *to, const struct head_rows *from
     }
 }
 
+/* Rows of whole steps are read where they are. */
+static int is_steps(int64_t width)
+{
+    return width > 0 && width % STEP == 0;
+}
+
+static struct rows_ahead ahead_of(const struct tensor *x, int64_t row, int64_t head)
+{
+    const int64_t bytes = (int64_t)sizeof(float);
+    return (struct rows_ahead){(const char *)tensor_f32_2(x, row, head), x->stride[0] * bytes,
+                               x->dim[2] * bytes};
+}
+
+/* The values of a run come from memory while its keys are used, then the next keys. */
 static void read_rows(struct run *run, float *buffer, const void *context)
 {
     const struct head_rows *from = context;
-    copy_keys(run, buffer, from);
-    copy_values(run, buffer + PAGE_ROWS * ROW_WIDTH_MAX, from);
-    run->ahead = run->ahead_end = run->values;
+    if (is_steps(from->k_c->dim[2]) && is_steps(from->k_r->dim[1])) {
+        run->keys[0] = (const char *)tensor_f32_2(from->k_c, run->first, from->head);
+        run->keys[1] = (const char *)tensor_f32(from->k_r, run->first);
+        run->key_stride[0] = from->k_c->stride[0] * (int64_t)sizeof(float);
+        run->key_stride[1] = from->k_r->stride[0] * (int64_t)sizeof(float);
+    } else
+        copy_keys(run, buffer, from);
+    if (is_steps(from->v->dim[2])) {
+        run->values = (const char *)tensor_f32_2(from->v, run->first, from->head);
+        run->value_stride = from->v->stride[0] * (int64_t)sizeof(float);
+    } else
+        copy_values(run, buffer + PAGE_ROWS * ROW_WIDTH_MAX, from);
+    run->ahead[0] = ahead_of(from->v, run->first, from->head);
+    if (run->next >= 0)
+        run->ahead[1] = ahead_of(from->k_c, run->next, from->head);
 }
 
 static void attend(struct partial *partial, const struct queries *queries,
@@ -58,7 +84,8 @@ static void attend(struct partial *partial, const struct queries *queries,
         struct piece piece = {.n_runs = 0};
         for (int i = 0; i < PIECE_PAGES && begin + i * PAGE_ROWS < queries->most_visible; i++)
             piece.first[piece.n_runs++] = begin + i * PAGE_ROWS;
-        piece.first[piece.n_runs] = -1;
+        piece.first[piece.n_runs] =
+            begin + PIECE_ROWS < queries->most_visible ? begin + PIECE_ROWS : -1;
         ISA(partial_of_piece)(begin == 0 ? partial : &next, queries, source, &piece, scale);
         if (begin > 0)
             ISA(partial_merge)(partial, &next, queries->count, source->value_width);
@@ -84,6 +111,10 @@ static void attend_tokens(const struct expanded_work *work, int64_t head, int64_
                                 .value_width = step_round_up(d_v),
                                 .read = read_rows,
                                 .context = &rows};
+    if (is_steps(work->k_c->dim[2]) && is_steps(work->k_r->dim[1])) {
+        source.key_width[0] = work->k_c->dim[2];
+        source.key_width[1] = work->k_r->dim[1];
+    }
     struct partial partial;
     struct queries queries;
     ISA(queries_begin)(&queries, width, DTYPE_F32);

@@ -61,10 +61,9 @@ static void read_rows(struct run *run, float *buffer, const void *context)
         copy_rows(run, buffer, from, row, row_bytes);
     run->keys[1] = run->values = run->keys[0];
     run->key_stride[1] = run->value_stride = run->key_stride[0];
-    run->ahead = run->ahead_end = row;
     if (run->next >= 0) {
-        run->ahead = page_row(from->pages, from->seq, run->next);
-        run->ahead_end = run->ahead + PAGE_ROWS * row_bytes;
+        run->next_at = page_row(from->pages, from->seq, run->next);
+        run->next_end = run->next_at + PAGE_ROWS * row_bytes;
     }
 }
 

@@ -40,19 +40,26 @@ void ISA(queries_begin)(struct queries *queries, int64_t q_width, enum dtype dty
 /* The numbers of a step, x, in the order of their groups. */
 static void step_to_groups(float *first, float *second, const float *x, enum dtype dtype)
 {
-    int is_paired = dtype == DTYPE_BF16;
+    if (dtype == DTYPE_F32) {
+        lanes_store(first, lanes_load(x));
+        lanes_store(second, lanes_load(x + LANES));
+        return;
+    }
     for (int i = 0; i < LANES; i++) {
-        first[i] = x[is_paired ? 2 * i : i];
-        second[i] = x[is_paired ? 2 * i + 1 : LANES + i];
+        first[i] = x[2 * i];
+        second[i] = x[2 * i + 1];
     }
 }
 
 static void step_from_groups(float *x, const float *groups, enum dtype dtype)
 {
-    int is_paired = dtype == DTYPE_BF16;
+    if (dtype == DTYPE_F32) {
+        memcpy(x, groups, STEP * sizeof *x);
+        return;
+    }
     for (int i = 0; i < LANES; i++) {
-        x[is_paired ? 2 * i : i] = groups[i];
-        x[is_paired ? 2 * i + 1 : LANES + i] = groups[LANES + i];
+        x[2 * i] = groups[i];
+        x[2 * i + 1] = groups[LANES + i];
     }
 }
 
@@ -158,44 +165,76 @@ static ALWAYS_INLINE void score_chains(struct lanes *sum, int stride, const floa
     }
 }
 
+/* Into the second-level cache: this share of rows [first, first + rows) of what is ahead. */
+static ALWAYS_INLINE void fetch_rows(const struct run *run, int64_t first, int rows, int share,
+                                     int shares)
+{
+    for (int k = 0; k < 2; k++) {
+        const struct rows_ahead *ahead = &run->ahead[k];
+        for (int64_t r = first + share; ahead->bytes > 0 && r < first + rows; r += shares) {
+            const char *row = ahead->row + r * ahead->stride;
+            for (int64_t at = 0; at < ahead->bytes; at += 2 * CACHE_LINE) {
+                lanes_prefetch_2(row + at);
+                lanes_prefetch_2(row + at + CACHE_LINE);
+            }
+        }
+    }
+}
+
+/* The scores of some queries over a run: which of its parts, of how many, fetches what is ahead. */
+struct score_part {
+    const struct run *run;
+    const struct row_source *source;
+    float scale;
+    int share, shares;
+};
+
 /* s[H][PAGE_ROWS] = scale q . rows; columns behind the last row get anything. */
-static ALWAYS_INLINE void score_rows(float *s, const float *q, const struct run *run,
-                                     const struct row_source *source, float scale, int H,
+static ALWAYS_INLINE void score_rows(float *s, const float *q, const struct score_part *part, int H,
                                      enum dtype dtype)
 {
     const int rows = SCORE_TILE / H, pass = rows < 8 ? rows : 8;
-    for (int64_t first = 0; first < run->count; first += rows) {
+    for (int64_t first = 0; first < part->run->count; first += rows) {
         struct lanes sum[SCORE_TILE];
         float sums[SCORE_TILE];
+        fetch_rows(part->run, first, rows, part->share, part->shares);
         UNROLLED
         for (int r = 0; r < rows; r += pass)
-            score_chains(sum + r, rows, q, run, source, first + r, H, pass, dtype);
+            score_chains(sum + r, rows, q, part->run, part->source, first + r, H, pass, dtype);
         lanes_sums(sums, sum);
         for (int k = 0; k < SCORE_TILE; k++)
-            sums[k] *= scale;
+            sums[k] *= part->scale;
         UNROLLED
         for (int h = 0; h < H; h++)
             memcpy(s + h * PAGE_ROWS + first, sums + h * rows, (size_t)rows * sizeof *s);
     }
 }
 
-/* `GROUPS` groups of the sums, the first of which is number `group` of the step at `values`:
- * o[H][width] += p[H][PAGE_ROWS] . rows [begin, end).  Meanwhile the run to come is fetched. */
+/* The sums of some queries over rows [begin, end) of a run; meanwhile what comes next is fetched from
+ * next_at on, little by little: in bursts it is slower. */
+struct sum_part {
+    const struct run *run;
+    int64_t begin, end;
+    const char *next_at;
+};
+
+/* GROUPS groups of the sums, the first of which is number `group` of the step at `values`:
+ * o[H][width] += p[H][PAGE_ROWS] . rows. */
 static ALWAYS_INLINE void sum_tile(float *o, int64_t width, const float *p, const char *values,
-                                   struct run *run, int64_t begin, int64_t end, int group, int H,
-                                   int GROUPS, enum dtype dtype)
+                                   struct sum_part *part, int group, int H, int GROUPS,
+                                   enum dtype dtype)
 {
-    const int64_t bytes = row_bytes(GROUPS * LANES, dtype) & -CACHE_LINE,
-                  stride = run->value_stride;
-    const char *row = values + begin * stride, *ahead = run->ahead;
-    int64_t ahead_step = run->ahead_end - ahead >= (end - begin) * bytes ? bytes : 0;
+    const int64_t bytes = row_bytes(GROUPS * LANES, dtype) & -CACHE_LINE;
+    const int64_t stride = part->run->value_stride, rows = part->end - part->begin;
+    const int64_t next_step = part->run->next_end - part->next_at >= rows * bytes ? bytes : 0;
+    const char *row = values + part->begin * stride, *next = part->next_at;
     struct lanes sum[SUM_TILE];
     UNROLLED
     for (int h = 0; h < H; h++)
         UNROLLED
     for (int g = 0; g < GROUPS; g++)
         sum[h * GROUPS + g] = lanes_load(o + h * width + g * LANES);
-    for (int64_t r = begin; r < end; r++, row += stride, ahead += ahead_step) {
+    for (int64_t r = part->begin; r < part->end; r++, row += stride, next += next_step) {
         struct lanes v[SUM_TILE];
         UNROLLED
         for (int g = 0; g < GROUPS; g++)
@@ -203,7 +242,7 @@ static ALWAYS_INLINE void sum_tile(float *o, int64_t width, const float *p, cons
                 row_group(row + row_bytes((group + g) / 2 * STEP, dtype), (group + g) % 2, dtype);
         UNROLLED
         for (int64_t line = 0; line < bytes; line += CACHE_LINE)
-            lanes_prefetch_2(ahead + line);
+            lanes_prefetch_2(next + line);
         UNROLLED
         for (int h = 0; h < H; h++) {
             struct lanes weight = lanes_splat(p[h * PAGE_ROWS + r]);
@@ -212,7 +251,7 @@ static ALWAYS_INLINE void sum_tile(float *o, int64_t width, const float *p, cons
                 sum[h * GROUPS + g] = lanes_fma(weight, v[g], sum[h * GROUPS + g]);
         }
     }
-    run->ahead = ahead;
+    part->next_at = next;
     UNROLLED
     for (int h = 0; h < H; h++)
         UNROLLED
@@ -221,26 +260,26 @@ static ALWAYS_INLINE void sum_tile(float *o, int64_t width, const float *p, cons
 }
 
 /* Tiles of GROUPS groups of lanes, from number `at` of the width on, as long as they fit. */
-static ALWAYS_INLINE int64_t sum_tiles(float *o, int64_t width, const float *p, struct run *run,
-                                       int64_t begin, int64_t end, int64_t at, int H, int GROUPS,
+static ALWAYS_INLINE int64_t sum_tiles(float *o, int64_t width, const float *p,
+                                       struct sum_part *part, int64_t at, int H, int GROUPS,
                                        enum dtype dtype)
 {
-    const int whole = GROUPS > 2 ? GROUPS : 2; /* steps */
+    const int whole = GROUPS > 2 ? GROUPS : 2; /* groups in whole steps */
     for (; at + whole * LANES <= width; at += whole * LANES)
         UNROLLED
     for (int g = 0; g < whole; g += GROUPS)
-        sum_tile(o + at + g * LANES, width, p, run->values + row_bytes(at, dtype), run, begin, end,
-                 g, H, GROUPS, dtype);
+        sum_tile(o + at + g * LANES, width, p, part->run->values + row_bytes(at, dtype), part, g, H,
+                 GROUPS, dtype);
     return at;
 }
 
-static ALWAYS_INLINE void sum_rows(float *o, int64_t width, const float *p, struct run *run,
-                                   int64_t begin, int64_t end, int H, enum dtype dtype)
+static ALWAYS_INLINE void sum_rows(float *o, int64_t width, const float *p, struct sum_part *part,
+                                   int H, enum dtype dtype)
 {
     const int groups = SUM_TILE / H < 8 ? SUM_TILE / H : 8;
-    int64_t at = sum_tiles(o, width, p, run, begin, end, 0, H, groups, dtype);
+    int64_t at = sum_tiles(o, width, p, part, 0, H, groups, dtype);
     if (groups > 2)
-        sum_tiles(o, width, p, run, begin, end, at, H, 2, dtype);
+        sum_tiles(o, width, p, part, at, H, 2, dtype);
 }
 
 /* --- a run --- */
@@ -254,41 +293,47 @@ static int tile_queries(int left, int most)
     return n;
 }
 
-static void score_queries(float *s, const float *q, const struct run *run,
-                          const struct row_source *source, float scale, int n)
+static ALWAYS_INLINE void score_n(float *s, const float *q, const struct score_part *part, int n,
+                                  enum dtype dtype)
 {
-    int is_f32 = source->dtype == DTYPE_F32;
     if (n == 8 && SCORE_QUERIES >= 8)
-        is_f32 ? score_rows(s, q, run, source, scale, 8, DTYPE_F32)
-               : score_rows(s, q, run, source, scale, 8, DTYPE_BF16);
+        score_rows(s, q, part, 8, dtype);
     else if (n == 4 && SCORE_QUERIES >= 4)
-        is_f32 ? score_rows(s, q, run, source, scale, 4, DTYPE_F32)
-               : score_rows(s, q, run, source, scale, 4, DTYPE_BF16);
+        score_rows(s, q, part, 4, dtype);
     else if (n == 2)
-        is_f32 ? score_rows(s, q, run, source, scale, 2, DTYPE_F32)
-               : score_rows(s, q, run, source, scale, 2, DTYPE_BF16);
+        score_rows(s, q, part, 2, dtype);
     else
-        is_f32 ? score_rows(s, q, run, source, scale, 1, DTYPE_F32)
-               : score_rows(s, q, run, source, scale, 1, DTYPE_BF16);
+        score_rows(s, q, part, 1, dtype);
 }
 
-static void sum_queries(float *o, const float *p, struct run *run, const struct row_source *source,
-                        int64_t begin, int64_t end, int n)
+static void score_queries(float *s, const float *q, const struct score_part *part, int n)
 {
-    int64_t width = source->value_width;
-    int is_f32 = source->dtype == DTYPE_F32;
-    if (n == 8 && SUM_QUERIES >= 8)
-        is_f32 ? sum_rows(o, width, p, run, begin, end, 8, DTYPE_F32)
-               : sum_rows(o, width, p, run, begin, end, 8, DTYPE_BF16);
-    else if (n == 4)
-        is_f32 ? sum_rows(o, width, p, run, begin, end, 4, DTYPE_F32)
-               : sum_rows(o, width, p, run, begin, end, 4, DTYPE_BF16);
-    else if (n == 2)
-        is_f32 ? sum_rows(o, width, p, run, begin, end, 2, DTYPE_F32)
-               : sum_rows(o, width, p, run, begin, end, 2, DTYPE_BF16);
+    if (part->source->dtype == DTYPE_BF16)
+        score_n(s, q, part, n, DTYPE_BF16);
     else
-        is_f32 ? sum_rows(o, width, p, run, begin, end, 1, DTYPE_F32)
-               : sum_rows(o, width, p, run, begin, end, 1, DTYPE_BF16);
+        score_n(s, q, part, n, DTYPE_F32);
+}
+
+static ALWAYS_INLINE void sum_n(float *o, int64_t width, const float *p, struct sum_part *part,
+                                int n, enum dtype dtype)
+{
+    if (n == 8 && SUM_QUERIES >= 8)
+        sum_rows(o, width, p, part, 8, dtype);
+    else if (n == 4)
+        sum_rows(o, width, p, part, 4, dtype);
+    else if (n == 2)
+        sum_rows(o, width, p, part, 2, dtype);
+    else
+        sum_rows(o, width, p, part, 1, dtype);
+}
+
+static void sum_queries(float *o, const float *p, struct sum_part *part,
+                        const struct row_source *source, int n)
+{
+    if (source->dtype == DTYPE_BF16)
+        sum_n(o, source->value_width, p, part, n, DTYPE_BF16);
+    else
+        sum_n(o, source->value_width, p, part, n, DTYPE_F32);
 }
 
 /* Rows of the run that query i sees. */
@@ -301,10 +346,12 @@ static int64_t rows_seen(const struct queries *queries, const struct run *run, i
 static void score_run(float *scores, const struct queries *queries, const struct run *run,
                       const struct row_source *source, float scale)
 {
+    struct score_part part = {.run = run, .source = source, .scale = scale};
+    part.shares = (queries->count + SCORE_QUERIES - 1) / SCORE_QUERIES;
     for (int i = 0, n; i < queries->count; i += n) {
         n = tile_queries(queries->count - i, SCORE_QUERIES);
-        score_queries(scores + i * PAGE_ROWS, queries->q + query_at(i, queries->width), run, source,
-                      scale, n);
+        part.share = i / SCORE_QUERIES;
+        score_queries(scores + i * PAGE_ROWS, queries->q + query_at(i, queries->width), &part, n);
     }
 }
 
@@ -343,21 +390,26 @@ static void rescale(float *o, int64_t width, float factor)
 
 /* o += p . rows.  Rows that a query does not see are never multiplied by its zeros, so that nothing in
  * them can show; those behind the rows that all queries of a tile see go query by query. */
-static void sum_run(float *o, const float *p, const struct queries *queries, struct run *run,
+static void sum_run(float *o, const float *p, const struct queries *queries, const struct run *run,
                     const struct row_source *source)
 {
+    struct sum_part part = {.run = run, .next_at = run->next_at};
     int64_t width = source->value_width;
     for (int i = 0, n; i < queries->count; i += n) {
         n = tile_queries(queries->count - i, SUM_QUERIES);
-        int64_t common = run->count;
+        part.begin = 0;
+        part.end = run->count;
         for (int k = i; k < i + n; k++)
-            common = rows_seen(queries, run, k) < common ? rows_seen(queries, run, k) : common;
-        if (common > 0)
-            sum_queries(o + i * width, p + i * PAGE_ROWS, run, source, 0, common, n);
-        for (int k = i; k < i + n; k++)
-            if (common < rows_seen(queries, run, k))
-                sum_queries(o + k * width, p + k * PAGE_ROWS, run, source, common,
-                            rows_seen(queries, run, k), 1);
+            part.end =
+                rows_seen(queries, run, k) < part.end ? rows_seen(queries, run, k) : part.end;
+        if (part.end > 0)
+            sum_queries(o + i * width, p + i * PAGE_ROWS, &part, source, n);
+        part.begin = part.end;
+        for (int k = i; k < i + n; k++) {
+            part.end = rows_seen(queries, run, k);
+            if (part.begin < part.end)
+                sum_queries(o + k * width, p + k * PAGE_ROWS, &part, source, 1);
+        }
     }
 }
 
@@ -382,6 +434,8 @@ void ISA(partial_of_piece)(struct partial *partial, const struct queries *querie
                           .count = count < PAGE_ROWS ? count : PAGE_ROWS,
                           .next = piece->first[k + 1]};
         source->read(&run, buffer, source->context);
+        if (run.next_at == NULL)
+            run.next_at = run.next_end = run.values;
         score_run(scores, queries, &run, source, scale);
         for (int i = 0; i < queries->count; i++) {
             int has_sums = partial->m[i] != -INFINITY;

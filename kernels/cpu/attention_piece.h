@@ -51,6 +51,12 @@ struct queries {
 void ISA(queries_begin)(struct queries *queries, int64_t q_width, enum dtype dtype);
 void ISA(queries_push)(struct queries *queries, const float *q, int64_t q_width, int64_t visible);
 
+/* PAGE_ROWS rows that will be needed: `bytes` of each, 0: none. */
+struct rows_ahead {
+    const char *row;
+    int64_t stride, bytes;
+};
+
 /* The rows [first, first + count) of a run as tiles read them: whole steps, zeros behind the numbers
  * that count.  A key is keys[0], then keys[1]. */
 struct run {
@@ -58,7 +64,10 @@ struct run {
     int64_t next; /* the first row of the run to come, -1: not known */
     const char *keys[2], *values;
     int64_t key_stride[2], value_stride; /* bytes from row to row */
-    const char *ahead, *ahead_end;       /* what to fetch meanwhile: the run to come */
+    /* What is fetched meanwhile, or nothing: rows while the run is scored, [next_at, next_end) while it is
+     * summed. */
+    struct rows_ahead ahead[2];
+    const char *next_at, *next_end;
 };
 
 /* Where rows come from. */

@@ -169,16 +169,21 @@ static inline struct lanes lanes_min(struct lanes a, struct lanes b)
     return (struct lanes){_mm512_min_ps(a.v, b.v)};
 }
 
-/* x 2^n for shifted = n + LANES_SHIFT, |n| <= 252, in two steps: only the last one rounds. */
+/* x 2^n for shifted = n + LANES_SHIFT, |n| <= 252, rounded once */
 static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 {
-    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted.v), _mm512_set1_epi32(0x4b400000));
-    __m512i half = _mm512_srai_epi32(n, 1);
-    __m512i rest = _mm512_sub_epi32(n, half), bias = _mm512_set1_epi32(127);
-    __m512i a = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
-    __m512i b = _mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23);
-    __m512 y = _mm512_mul_ps(x.v, _mm512_castsi512_ps(a));
-    return (struct lanes){_mm512_mul_ps(y, _mm512_castsi512_ps(b))};
+    __m512 n = _mm512_sub_ps(shifted.v, _mm512_set1_ps(LANES_SHIFT));
+    return (struct lanes){_mm512_scalef_ps(x.v, n)};
+}
+
+/* The tree of lanes_sum with maxima (any order gives the same one). */
+static inline float lanes_largest(struct lanes x)
+{
+    __m512 v = _mm512_max_ps(x.v, _mm512_shuffle_f32x4(x.v, x.v, 0x4e));
+    v = _mm512_max_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+    v = _mm512_max_ps(v, _mm512_permute_ps(v, 0x4e));
+    v = _mm512_max_ps(v, _mm512_permute_ps(v, 0xb1));
+    return _mm512_cvtss_f32(v);
 }
 
 /* A step of the tree of lanes_sum on two vectors at once: each number meets its partner in one of them,
@@ -609,6 +614,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 }
 #endif
 
+#if !defined(ISA_AVX512)
 /* The largest lane (any order gives the same one). */
 static inline float lanes_largest(struct lanes x)
 {
@@ -619,5 +625,6 @@ static inline float lanes_largest(struct lanes x)
             v[i] = v[i] > v[i + step] ? v[i] : v[i + step];
     return v[0];
 }
+#endif
 
 #endif
