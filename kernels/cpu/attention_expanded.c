@@ -41,10 +41,10 @@ static void copy_values(struct run *run, float *to, const struct head_rows *from
     }
 }
 
-/* Rows of whole steps are read where they are. */
+/* Rows of whole steps are read where they are, unless copies are faster. */
 static int is_steps(int64_t width)
 {
-    return width > 0 && width % STEP == 0;
+    return !COPIES_ROWS && width > 0 && width % STEP == 0;
 }
 
 static struct rows_ahead ahead_of(const struct tensor *x, int64_t row, int64_t head)
@@ -54,23 +54,35 @@ static struct rows_ahead ahead_of(const struct tensor *x, int64_t row, int64_t h
                                x->dim[2] * bytes};
 }
 
-/* The values of a run come from memory while its keys are used, then the next keys. */
+static void read_keys(struct run *run, float *buffer, const struct head_rows *from)
+{
+    const int64_t bytes = (int64_t)sizeof(float);
+    if (!is_steps(from->k_c->dim[2]) || !is_steps(from->k_r->dim[1])) {
+        copy_keys(run, buffer, from);
+        return;
+    }
+    run->keys[0] = (const char *)tensor_f32_2(from->k_c, run->first, from->head);
+    run->keys[1] = (const char *)tensor_f32(from->k_r, run->first);
+    run->key_stride[0] = from->k_c->stride[0] * bytes;
+    run->key_stride[1] = from->k_r->stride[0] * bytes;
+}
+
+/* While the keys of a run are used its values come from memory, unless they are copied now, and the
+ * next keys. */
 static void read_rows(struct run *run, float *buffer, const void *context)
 {
     const struct head_rows *from = context;
-    if (is_steps(from->k_c->dim[2]) && is_steps(from->k_r->dim[1])) {
-        run->keys[0] = (const char *)tensor_f32_2(from->k_c, run->first, from->head);
-        run->keys[1] = (const char *)tensor_f32(from->k_r, run->first);
-        run->key_stride[0] = from->k_c->stride[0] * (int64_t)sizeof(float);
-        run->key_stride[1] = from->k_r->stride[0] * (int64_t)sizeof(float);
-    } else
-        copy_keys(run, buffer, from);
+    int64_t values = run->first;
+    read_keys(run, buffer, from);
     if (is_steps(from->v->dim[2])) {
         run->values = (const char *)tensor_f32_2(from->v, run->first, from->head);
         run->value_stride = from->v->stride[0] * (int64_t)sizeof(float);
-    } else
+    } else {
         copy_values(run, buffer + PAGE_ROWS * ROW_WIDTH_MAX, from);
-    run->ahead[0] = ahead_of(from->v, run->first, from->head);
+        values = run->next;
+    }
+    if (values >= 0)
+        run->ahead[0] = ahead_of(from->v, values, from->head);
     if (run->next >= 0)
         run->ahead[1] = ahead_of(from->k_c, run->next, from->head);
 }

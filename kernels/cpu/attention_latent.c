@@ -47,8 +47,8 @@ static void copy_rows(struct run *run, float *buffer, const struct sequence_rows
     run->key_stride[0] = (int64_t)padded;
 }
 
-/* A row is the key, and its first d_c numbers the value: with d_c no whole steps a few of k^R follow and
- * are dropped at the end. */
+/* A row is the key, and its first d_c numbers the value: with d_c no whole steps a few of k^R
+ * follow and are dropped at the end. */
 static void read_rows(struct run *run, float *buffer, const void *context)
 {
     const struct sequence_rows *from = context;
@@ -74,8 +74,8 @@ static int64_t own_row(const struct sequence_rows *rows, int64_t page, int64_t n
     return page < n_pages && page_row(rows->pages, rows->seq, row) != NULL ? row : -1;
 }
 
-/* partial = unit `unit`: its pages in pieces of 16, merged in order.  Unit `next` will follow, or none:
- * -1. */
+/* partial = unit `unit`: its pages in pieces of 16, merged in order.  `next_unit` will follow, or
+ * none: -1. */
 static void attend_unit(struct partial *partial, const struct queries *queries,
                         const struct row_source *source, int unit, int next_unit, float scale)
 {

@@ -19,99 +19,6 @@
 
 enum { CACHE_LINE = 64 };
 
-int ISA(queries_that_fit)(int64_t key_width, int64_t value_width)
-{
-    int64_t keys = QUERY_FLOATS / step_round_up(key_width) / QUERY_BLOCK * QUERY_BLOCK;
-    int64_t values = PARTIAL_FLOATS / step_round_up(value_width);
-    int64_t fit = keys < values ? keys : values;
-    return fit > QUERIES ? QUERIES : (int)fit;
-}
-
-/* --- queries --- */
-
-void ISA(queries_begin)(struct queries *queries, int64_t q_width, enum dtype dtype)
-{
-    queries->count = 0;
-    queries->dtype = dtype;
-    queries->most_visible = 0;
-    queries->width = step_round_up(q_width);
-}
-
-/* The numbers of a step, x, in the order of their groups. */
-static void step_to_groups(float *first, float *second, const float *x, enum dtype dtype)
-{
-    if (dtype == DTYPE_F32) {
-        lanes_store(first, lanes_load(x));
-        lanes_store(second, lanes_load(x + LANES));
-        return;
-    }
-    for (int i = 0; i < LANES; i++) {
-        first[i] = x[2 * i];
-        second[i] = x[2 * i + 1];
-    }
-}
-
-static void step_from_groups(float *x, const float *groups, enum dtype dtype)
-{
-    if (dtype == DTYPE_F32) {
-        memcpy(x, groups, STEP * sizeof *x);
-        return;
-    }
-    for (int i = 0; i < LANES; i++) {
-        x[2 * i] = groups[i];
-        x[2 * i + 1] = groups[LANES + i];
-    }
-}
-
-/* Lane 0 of query i's first group. */
-static ALWAYS_INLINE int64_t query_at(int64_t i, int64_t width)
-{
-    return i / QUERY_BLOCK * QUERY_BLOCK * width + i % QUERY_BLOCK * LANES;
-}
-
-void ISA(queries_push)(struct queries *queries, const float *q, int64_t q_width, int64_t visible)
-{
-    enum { GROUP = QUERY_BLOCK * LANES };
-    float *to = queries->q + query_at(queries->count, queries->width);
-    for (int64_t j = 0; j < queries->width; j += STEP, to += 2 * GROUP) {
-        float padded[STEP] = {0};
-        if (j + STEP > q_width)
-            memcpy(padded, q + j, (size_t)(q_width - j) * sizeof *q);
-        step_to_groups(to, to + GROUP, j + STEP > q_width ? padded : q + j, queries->dtype);
-    }
-    queries->visible[queries->count++] = visible;
-    if (visible > queries->most_visible)
-        queries->most_visible = visible;
-}
-
-void ISA(partial_clear)(struct partial *partial)
-{
-    for (int i = 0; i < QUERIES; i++) {
-        partial->m[i] = -INFINITY;
-        partial->l[i] = 0.0f;
-    }
-}
-
-void ISA(partial_store)(const struct partial *partial, int i, const struct row_source *source,
-                        float *o, int64_t width, float *m, float *l)
-{
-    const float *from = partial->o + i * source->value_width;
-    *m = partial->m[i];
-    *l = partial->l[i];
-    if (*m == -INFINITY) {
-        memset(o, 0, (size_t)width * sizeof *o);
-        return;
-    }
-    int64_t j = 0;
-    for (; j + STEP <= width; j += STEP)
-        step_from_groups(o + j, from + j, source->dtype);
-    if (j < width) {
-        float last[STEP];
-        step_from_groups(last, from + j, source->dtype);
-        memcpy(o + j, last, (size_t)(width - j) * sizeof *o);
-    }
-}
-
 /* --- tiles: H queries by rows or by groups of lanes; H and dtype are constants in each call --- */
 
 /* Group `group` of the step at `at`. */
@@ -119,7 +26,7 @@ static ALWAYS_INLINE struct lanes row_group(const char *at, int group, enum dtyp
 {
     if (dtype == DTYPE_BF16)
         return lanes_line_bf16(at, group);
-    return lanes_load((const float *)(const void *)at + group * LANES);
+    return lanes_keep(lanes_load((const float *)(const void *)at + group * LANES));
 }
 
 /* Bytes of n numbers. */
@@ -186,6 +93,7 @@ struct score_part {
     const struct run *run;
     const struct row_source *source;
     float scale;
+    int64_t begin, end; /* rows of the run */
     int share, shares;
 };
 
@@ -194,7 +102,7 @@ static ALWAYS_INLINE void score_rows(float *s, const float *q, const struct scor
                                      enum dtype dtype)
 {
     const int rows = SCORE_TILE / H, pass = rows < 8 ? rows : 8;
-    for (int64_t first = 0; first < part->run->count; first += rows) {
+    for (int64_t first = part->begin; first < part->end; first += rows) {
         struct lanes sum[SCORE_TILE];
         float sums[SCORE_TILE];
         fetch_rows(part->run, first, rows, part->share, part->shares);
@@ -210,8 +118,8 @@ static ALWAYS_INLINE void score_rows(float *s, const float *q, const struct scor
     }
 }
 
-/* The sums of some queries over rows [begin, end) of a run; meanwhile what comes next is fetched from
- * next_at on, little by little: in bursts it is slower. */
+/* The sums of some queries over rows [begin, end) of a run; meanwhile what comes next is fetched
+ * from next_at on, little by little: in bursts it is slower. */
 struct sum_part {
     const struct run *run;
     int64_t begin, end;
@@ -224,7 +132,8 @@ static ALWAYS_INLINE void sum_tile(float *o, int64_t width, const float *p, cons
                                    struct sum_part *part, int group, int H, int GROUPS,
                                    enum dtype dtype)
 {
-    const int64_t bytes = row_bytes(GROUPS * LANES, dtype) & -CACHE_LINE;
+    /* Small tiles have no load to spare. */
+    const int64_t bytes = COPIES_ROWS ? 0 : row_bytes(GROUPS * LANES, dtype) & -CACHE_LINE;
     const int64_t stride = part->run->value_stride, rows = part->end - part->begin;
     const int64_t next_step = part->run->next_end - part->next_at >= rows * bytes ? bytes : 0;
     const char *row = values + part->begin * stride, *next = part->next_at;
@@ -308,7 +217,7 @@ static ALWAYS_INLINE void score_n(float *s, const float *q, const struct score_p
 
 static void score_queries(float *s, const float *q, const struct score_part *part, int n)
 {
-    if (part->source->dtype == DTYPE_BF16)
+    if (!COPIES_ROWS && part->run->dtype == DTYPE_BF16)
         score_n(s, q, part, n, DTYPE_BF16);
     else
         score_n(s, q, part, n, DTYPE_F32);
@@ -330,17 +239,21 @@ static ALWAYS_INLINE void sum_n(float *o, int64_t width, const float *p, struct 
 static void sum_queries(float *o, const float *p, struct sum_part *part,
                         const struct row_source *source, int n)
 {
-    if (source->dtype == DTYPE_BF16)
+    if (!COPIES_ROWS && part->run->dtype == DTYPE_BF16)
         sum_n(o, source->value_width, p, part, n, DTYPE_BF16);
     else
         sum_n(o, source->value_width, p, part, n, DTYPE_F32);
 }
 
+static int64_t clip(int64_t n, int64_t least, int64_t most)
+{
+    return n < least ? least : n > most ? most : n;
+}
+
 /* Rows of the run that query i sees. */
 static int64_t rows_seen(const struct queries *queries, const struct run *run, int i)
 {
-    int64_t n = queries->visible[i] - run->first;
-    return n < 0 ? 0 : n > run->count ? run->count : n;
+    return clip(queries->visible[i] - run->first, 0, run->count);
 }
 
 static void score_run(float *scores, const struct queries *queries, const struct run *run,
@@ -348,15 +261,19 @@ static void score_run(float *scores, const struct queries *queries, const struct
 {
     struct score_part part = {.run = run, .source = source, .scale = scale};
     part.shares = (queries->count + SCORE_QUERIES - 1) / SCORE_QUERIES;
-    for (int i = 0, n; i < queries->count; i += n) {
-        n = tile_queries(queries->count - i, SCORE_QUERIES);
-        part.share = i / SCORE_QUERIES;
-        score_queries(scores + i * PAGE_ROWS, queries->q + query_at(i, queries->width), &part, n);
+    for (; part.begin < run->count; part.begin = part.end) {
+        part.end = clip(part.begin + ROW_BATCH, 0, run->count);
+        for (int i = 0, n; i < queries->count; i += n) {
+            n = tile_queries(queries->count - i, SCORE_QUERIES);
+            part.share = i / SCORE_QUERIES;
+            score_queries(scores + i * PAGE_ROWS, queries->q + query_at(i, queries->width), &part,
+                          n);
+        }
     }
 }
 
-/* One query's scores s of a run become exp(s - m), 0 behind the rows it sees; m and the chains of l go
- * on.  Returns what its o is to be multiplied by. */
+/* One query's scores s of a run become exp(s - m), 0 behind the rows it sees; m and the chains of l
+ * go on.  Returns what its o is to be multiplied by. */
 static float softmax_run(float *s, float *m, struct lanes *l, int64_t seen)
 {
     struct lanes largest = lanes_splat(-INFINITY);
@@ -388,29 +305,56 @@ static void rescale(float *o, int64_t width, float factor)
         lanes_store(o + j, lanes_mul(lanes_load(o + j), lanes_splat(factor)));
 }
 
-/* o += p . rows.  Rows that a query does not see are never multiplied by its zeros, so that nothing in
- * them can show; those behind the rows that all queries of a tile see go query by query. */
+/* o += p . rows [begin, end) for queries [i, i + n).  Rows that a query does not see are never
+ * multiplied by its zeros, so that nothing in them can show; those behind the rows that all of them
+ * see go query by query. */
+static void sum_tile_of_queries(float *o, const float *p, const struct queries *queries, int i,
+                                int n, struct sum_part *part, const struct row_source *source,
+                                int64_t begin, int64_t end)
+{
+    int64_t width = source->value_width, common = end;
+    for (int k = i; k < i + n; k++)
+        common = clip(rows_seen(queries, part->run, k), begin, common);
+    part->begin = begin;
+    part->end = common;
+    if (part->begin < part->end)
+        sum_queries(o + i * width, p + i * PAGE_ROWS, part, source, n);
+    part->begin = common;
+    for (int k = i; k < i + n; k++) {
+        part->end = clip(rows_seen(queries, part->run, k), begin, end);
+        if (part->begin < part->end)
+            sum_queries(o + k * width, p + k * PAGE_ROWS, part, source, 1);
+    }
+}
+
 static void sum_run(float *o, const float *p, const struct queries *queries, const struct run *run,
                     const struct row_source *source)
 {
     struct sum_part part = {.run = run, .next_at = run->next_at};
-    int64_t width = source->value_width;
-    for (int i = 0, n; i < queries->count; i += n) {
-        n = tile_queries(queries->count - i, SUM_QUERIES);
-        part.begin = 0;
-        part.end = run->count;
-        for (int k = i; k < i + n; k++)
-            part.end =
-                rows_seen(queries, run, k) < part.end ? rows_seen(queries, run, k) : part.end;
-        if (part.end > 0)
-            sum_queries(o + i * width, p + i * PAGE_ROWS, &part, source, n);
-        part.begin = part.end;
-        for (int k = i; k < i + n; k++) {
-            part.end = rows_seen(queries, run, k);
-            if (part.begin < part.end)
-                sum_queries(o + k * width, p + k * PAGE_ROWS, &part, source, 1);
+    for (int64_t begin = 0; begin < run->count; begin += ROW_BATCH)
+        for (int i = 0, n; i < queries->count; i += n) {
+            n = tile_queries(queries->count - i, SUM_QUERIES);
+            sum_tile_of_queries(o, p, queries, i, n, &part, source, begin,
+                                clip(begin + ROW_BATCH, 0, run->count));
+        }
+}
+
+/* Rows of BF16, widened in the order of their groups; the keys are one part and begin with the
+ * values. */
+static void widen_run(struct run *run, float *to, const struct row_source *source)
+{
+    const int64_t width = source->key_width[0];
+    assert(source->key_width[1] == 0 && run->values == run->keys[0]);
+    for (int64_t r = 0; r < run->count; r++) {
+        const char *row = run->keys[0] + r * run->key_stride[0];
+        for (int64_t j = 0; j < width; j += STEP, row += row_bytes(STEP, DTYPE_BF16)) {
+            lanes_store(to + r * width + j, lanes_line_bf16(row, 0));
+            lanes_store(to + r * width + j + LANES, lanes_line_bf16(row, 1));
         }
     }
+    run->dtype = DTYPE_F32;
+    run->keys[0] = run->keys[1] = run->values = (const char *)to;
+    run->key_stride[0] = run->key_stride[1] = run->value_stride = width * (int64_t)sizeof *to;
 }
 
 void ISA(partial_of_piece)(struct partial *partial, const struct queries *queries,
@@ -432,8 +376,11 @@ void ISA(partial_of_piece)(struct partial *partial, const struct queries *querie
         int64_t first = piece->first[k], count = queries->most_visible - first;
         struct run run = {.first = first,
                           .count = count < PAGE_ROWS ? count : PAGE_ROWS,
+                          .dtype = source->dtype,
                           .next = piece->first[k + 1]};
         source->read(&run, buffer, source->context);
+        if (COPIES_ROWS && run.dtype == DTYPE_BF16)
+            widen_run(&run, buffer + PAGE_ROWS * ROW_WIDTH_MAX, source);
         if (run.next_at == NULL)
             run.next_at = run.next_end = run.values;
         score_run(scores, queries, &run, source, scale);

@@ -35,8 +35,8 @@ static inline int64_t step_round_up(int64_t n)
 int ISA(queries_that_fit)(int64_t key_width, int64_t value_width);
 
 /* A step of numbers is two groups of lanes.  Stored as F32 the first 16 are the first group; as BF16
- * two neighbours share a word, so the even ones are the first group, the odd ones the second.  q and o
- * lie as the rows that they meet. */
+ * two neighbours share a word, so the even ones are the first group, the odd ones the second.
+ * q and o lie as the rows that they meet. */
 struct queries {
     int count;
     enum dtype dtype;         /* of the rows */
@@ -46,6 +46,12 @@ struct queries {
     /* [count / QUERY_BLOCK][width / LANES][QUERY_BLOCK][LANES] */
     _Alignas(64) float q[QUERY_FLOATS];
 };
+
+/* Where query i begins in `q`: lane 0 of its first group. */
+static inline int64_t query_at(int64_t i, int64_t width)
+{
+    return i / QUERY_BLOCK * QUERY_BLOCK * width + i % QUERY_BLOCK * LANES;
+}
 
 /* Starts an empty set of queries of q_width numbers, for rows stored as `dtype`: F32 or BF16. */
 void ISA(queries_begin)(struct queries *queries, int64_t q_width, enum dtype dtype);
@@ -57,22 +63,23 @@ struct rows_ahead {
     int64_t stride, bytes;
 };
 
-/* The rows [first, first + count) of a run as tiles read them: whole steps, zeros behind the numbers
- * that count.  A key is keys[0], then keys[1]. */
+/* The rows [first, first + count) of a run as tiles read them: whole steps, zeros behind the
+ * numbers that count.  A key is keys[0], then keys[1]. */
 struct run {
     int64_t first, count;
-    int64_t next; /* the first row of the run to come, -1: not known */
+    enum dtype dtype; /* F32 or BF16 */
+    int64_t next;     /* the first row of the run to come, -1: not known */
     const char *keys[2], *values;
     int64_t key_stride[2], value_stride; /* bytes from row to row */
-    /* What is fetched meanwhile, or nothing: rows while the run is scored, [next_at, next_end) while it is
-     * summed. */
+    /* What is fetched meanwhile, or nothing: rows while the run is scored, [next_at, next_end)
+     * while it is summed. */
     struct rows_ahead ahead[2];
     const char *next_at, *next_end;
 };
 
 /* Where rows come from. */
 struct row_source {
-    enum dtype dtype;                  /* as tiles read them: F32 or BF16 */
+    enum dtype dtype;                  /* F32 or BF16 */
     int64_t key_width[2], value_width; /* whole steps */
     /* Fills in the pointers of `run`; rows that cannot be read where they are go to
      * `buffer` [2][PAGE_ROWS * ROW_WIDTH_MAX] first. */
@@ -81,7 +88,8 @@ struct row_source {
 };
 
 /* Up to PIECE_PAGES runs of rows: run i begins at row first[i], a multiple of PAGE_ROWS, and has
- * PAGE_ROWS rows, or fewer when no query sees more.  first[n_runs]: the run after the piece, or -1. */
+ * PAGE_ROWS rows, or fewer when no query sees more.  first[n_runs]: the run after the piece, if
+ * known, or -1. */
 struct piece {
     int64_t first[PIECE_PAGES + 1];
     int n_runs;

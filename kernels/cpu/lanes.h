@@ -43,6 +43,9 @@ enum { ONE_BLOCKS = 8, THREE_BLOCKS = 8, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
 enum { TILE_ROWS = 12, PACKED_ROWS = 10 };
 /* Sums of attention_piece.c, and the most queries that share them. */
 enum { SCORE_TILE = 16, SCORE_QUERIES = 8, SUM_TILE = 16, SUM_QUERIES = 8 };
+/* Rows that all queries take from the first-level cache (64, a whole run: from the second), and
+ * whether tiles share a row among so few queries that rows are copied first, widened, side by side. */
+enum { ROW_BATCH = 64, COPIES_ROWS = 0 };
 
 struct lanes {
     __m512 v;
@@ -186,8 +189,8 @@ static inline float lanes_largest(struct lanes x)
     return _mm512_cvtss_f32(v);
 }
 
-/* A step of the tree of lanes_sum on two vectors at once: each number meets its partner in one of them,
- * which a blend and a shuffle bring to the same place.  Blends are cheaper than shuffles. */
+/* A step of the tree of lanes_sum on two vectors at once: each number meets its partner in one of
+ * them, which a blend and a shuffle bring to the same place.  Blends are cheaper than shuffles. */
 static inline __m512 lanes_join_8(__m512 a, __m512 b) /* a a b b, of halves */
 {
     return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
@@ -227,6 +230,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
 enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
 enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
+enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
 
 struct lanes {
     __m256 a, b;
@@ -385,6 +389,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
 enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
 enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
+enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
 
 struct lanes {
     float v[LANES];
@@ -532,7 +537,8 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 
 #endif
 
-/* Asks for the cache line at `x`, which need not exist. */
+/* Asks for the cache line at `x`, which need not exist.  Inlined always: gcc 12 takes a function that
+ * only prefetches for one without effects and drops its calls. */
 static ALWAYS_INLINE void lanes_prefetch(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
@@ -552,12 +558,14 @@ static ALWAYS_INLINE void lanes_prefetch_2(const void *x)
 #endif
 }
 
-/* x, in a register: gcc may else load it again for each of two uses, and loads are what tiles are short
- * of (AVX-512: one in each cycle of a Zen 4). */
+/* x, in a register: gcc may else load it again for each of two uses, and loads are what tiles are
+ * short of (AVX-512: one in each cycle of a Zen 4). */
 static inline struct lanes lanes_keep(struct lanes x)
 {
 #if defined(ISA_AVX512)
     __asm__("" : "+v"(x.v));
+#elif defined(ISA_AVX2)
+    __asm__("" : "+x"(x.a), "+x"(x.b));
 #endif
     return x;
 }

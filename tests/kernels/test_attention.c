@@ -316,8 +316,8 @@ static void rows_after_a_token_do_not_show_in_it(void **state)
     }
 }
 
-/* 9 pieces and a rest, and a score that rises with the position, so that most runs of rows raise the
- * maximum of those before. */
+/* Units of more than one piece, and a score that rises with the position, so that most runs of rows
+ * raise the maximum of those before. */
 static void long_contexts_and_rising_scores_are_dense_attention(void **state)
 {
     (void)state;
@@ -477,8 +477,8 @@ static void absorbed_attention_is_expanded_attention(void **state)
     scene_close(&s);
 }
 
-/* Keys and values that are read where they are (whole steps of 32) or copied; the rows that no token
- * sees are NaN. */
+/* Keys and values that are read where they are (whole steps of 32) or copied; the rows that no
+ * token sees are NaN. */
 static void check_expanded(int d_n, int d_r, int d_v)
 {
     enum { T = 21, H = 2, L = 150 };
