@@ -21,25 +21,63 @@ struct sequence_rows {
     int64_t numbers; /* d_c + d_r */
 };
 
-/* Widens rows [first, first + count) of one page.  Values are the first d_c numbers of the same row:
- * with d_c no multiple of 16 a few of k^R follow and are dropped at the end. */
-static void widen_rows(float *rows, int64_t width, const void *context, int64_t first, int count)
+/* As tiles read them: fp8_ds_mla is widened, others stay. */
+static enum dtype read_dtype(const struct page_view *pages)
+{
+    return pages->rows.dtype == DTYPE_U8 ? DTYPE_F32 : pages->rows.dtype;
+}
+
+/* Rows of whole steps are read in the cache, others widened or copied behind each other. */
+static void copy_rows(struct run *run, float *buffer, const struct sequence_rows *from,
+                      const char *row, int64_t row_bytes)
+{
+    const int is_fp8 = from->pages->rows.dtype == DTYPE_U8;
+    const int64_t numbers = from->numbers;
+    const size_t bytes = (size_t)numbers * dtype_bytes(read_dtype(from->pages));
+    const size_t padded = bytes / (size_t)numbers * (size_t)step_round_up(numbers);
+    char *to = (char *)buffer;
+    for (int64_t r = 0; r < run->count; r++, row += row_bytes, to += padded) {
+        if (is_fp8)
+            row_widen((float *)(void *)to, numbers, row, from->pages);
+        else
+            memcpy(to, row, bytes);
+        memset(to + bytes, 0, padded - bytes);
+    }
+    run->keys[0] = (const char *)buffer;
+    run->key_stride[0] = (int64_t)padded;
+}
+
+/* A row is the key, and its first d_c numbers the value: with d_c no whole steps a few of k^R
+ * follow and are dropped at the end. */
+static void read_rows(struct run *run, float *buffer, const void *context)
 {
     const struct sequence_rows *from = context;
     const struct tensor *cache = &from->pages->rows;
-    const char *row = page_row(from->pages, from->seq, first);
-    size_t row_bytes = (size_t)cache->stride[1] * dtype_bytes(cache->dtype);
-    int64_t numbers = from->numbers < width ? from->numbers : width;
-    for (int r = 0; r < count; r++, row += row_bytes) {
-        float *to = rows + r * width;
-        row_widen(to, numbers, row, from->pages);
-        memset(to + numbers, 0, (size_t)(width - numbers) * sizeof *to);
+    const char *row = page_row(from->pages, from->seq, run->first);
+    const int64_t row_bytes = cache->stride[1] * (int64_t)dtype_bytes(cache->dtype);
+    run->keys[0] = row;
+    run->key_stride[0] = row_bytes;
+    if (cache->dtype == DTYPE_U8 || from->numbers % STEP != 0)
+        copy_rows(run, buffer, from, row, row_bytes);
+    run->keys[1] = run->values = run->keys[0];
+    run->key_stride[1] = run->value_stride = run->key_stride[0];
+    if (run->next >= 0) {
+        run->next_at = page_row(from->pages, from->seq, run->next);
+        run->next_end = run->next_at + PAGE_ROWS * row_bytes;
     }
 }
 
-/* partial = unit `unit`: its pages in pieces of 16, merged in order. */
+/* The page, if this rank holds it and some query sees it; else -1. */
+static int64_t own_row(const struct sequence_rows *rows, int64_t page, int64_t n_pages)
+{
+    int64_t row = page * PAGE_ROWS;
+    return page < n_pages && page_row(rows->pages, rows->seq, row) != NULL ? row : -1;
+}
+
+/* partial = unit `unit`: its pages in pieces of 16, merged in order.  `next_unit` will follow, or
+ * none: -1. */
 static void attend_unit(struct partial *partial, const struct queries *queries,
-                        const struct row_source *source, int unit, float scale)
+                        const struct row_source *source, int unit, int next_unit, float scale)
 {
     const struct sequence_rows *rows = source->context;
     int64_t n_pages = (queries->most_visible + PAGE_ROWS - 1) / PAGE_ROWS;
@@ -49,12 +87,15 @@ static void attend_unit(struct partial *partial, const struct queries *queries,
     ISA(partial_clear)(partial);
     for (int64_t begin = unit; begin < n_pages; begin += UNITS * PIECE_PAGES) {
         struct piece piece = {.n_runs = 0};
-        for (int64_t page = begin; page < n_pages && page < begin + UNITS * PIECE_PAGES;
-             page += UNITS)
-            if (page_row(rows->pages, rows->seq, page * PAGE_ROWS) != NULL)
+        int64_t end = begin + UNITS * PIECE_PAGES;
+        for (int64_t page = begin; page < end; page += UNITS)
+            if (own_row(rows, page, n_pages) >= 0)
                 piece.first[piece.n_runs++] = page * PAGE_ROWS;
         if (piece.n_runs == 0)
             continue;
+        piece.first[piece.n_runs] = end < n_pages
+                                        ? own_row(rows, end, n_pages)
+                                        : (next_unit < 0 ? -1 : own_row(rows, next_unit, n_pages));
         ISA(partial_of_piece)(is_first ? partial : &next, queries, source, &piece, scale);
         if (!is_first)
             ISA(partial_merge)(partial, &next, queries->count, source->value_width);
@@ -77,15 +118,19 @@ struct latent_work {
 static const int order[UNITS] = {0, 4, 2, 6, 1, 5, 3, 7};
 
 /* The pairs (token, head) of the block that begins at pair `begin`: as many as fit from tokens of one
- * sequence. */
+ * sequence; the last two blocks of a sequence are shared out, so that none goes over all rows for a
+ * query or two. */
 static int64_t block_end(const struct latent_work *work, int64_t begin)
 {
-    int64_t n_heads = work->q->dim[1], pairs = work->q->dim[0] * n_heads, end = begin;
-    const int32_t *seq_of = tensor_i32(&work->pages->seq_of);
-    while (end < pairs && end < begin + work->fit &&
-           seq_of[end / n_heads] == seq_of[begin / n_heads])
-        end++;
-    return end;
+    int64_t n_heads = work->q->dim[1], fit = work->fit, t = begin / n_heads;
+    const int32_t *seq_of = tensor_i32(&work->pages->seq_of), seq = seq_of[t];
+    while (t < work->q->dim[0] && seq_of[t] == seq && t * n_heads < begin + 2 * fit)
+        t++;
+    int64_t left = t * n_heads - begin;
+    if (left <= fit || left >= 2 * fit)
+        return begin + (left < fit ? left : fit);
+    int64_t half = (left / 2 + QUERY_BLOCK - 1) / QUERY_BLOCK * QUERY_BLOCK;
+    return begin + (half < fit ? half : fit);
 }
 
 static void load_queries(struct queries *queries, const struct latent_work *work, int64_t begin,
@@ -93,23 +138,22 @@ static void load_queries(struct queries *queries, const struct latent_work *work
 {
     const int32_t *position = tensor_i32(&work->pages->position);
     int64_t n_heads = work->q->dim[1], width = work->q->dim[2];
-    ISA(queries_begin)(queries, width);
+    ISA(queries_begin)(queries, width, read_dtype(work->pages));
     for (int64_t i = begin; i < end; i++)
         ISA(queries_push)
     (queries, tensor_f32_2(work->q, i / n_heads, i % n_heads), width,
      (int64_t)position[i / n_heads] + 1);
-    ISA(queries_end)(queries);
 }
 
 /* Queries [first, end) of a block whose result is `partial`, to where they belong. */
 static void store_queries(const struct latent_work *work, const struct partial *partial,
-                          int64_t block, int first, int end)
+                          const struct row_source *source, int64_t block, int first, int end)
 {
     int64_t n_heads = work->q->dim[1], d_c = work->state->o.dim[2];
     for (int i = first; i < end; i++) {
         int64_t t = (block + i) / n_heads, h = (block + i) % n_heads;
         ISA(partial_store)
-        (partial, i, lanes_round_up(d_c), tensor_f32_2(&work->state->o, t, h), d_c,
+        (partial, i, source, tensor_f32_2(&work->state->o, t, h), d_c,
          tensor_f32_2(&work->state->m, t, h), tensor_f32_2(&work->state->l, t, h));
     }
 }
@@ -120,7 +164,8 @@ static void attend(struct partial *level, const struct queries *queries,
 {
     int depth = 0;
     for (int i = 0; i < UNITS; i++) {
-        attend_unit(&level[depth++], queries, source, order[i], scale);
+        attend_unit(&level[depth++], queries, source, order[i], i + 1 < UNITS ? order[i + 1] : -1,
+                    scale);
         for (int done = i + 1; done % 2 == 0; done /= 2) {
             depth--;
             ISA(partial_merge)
@@ -137,7 +182,8 @@ static void attend_together(const struct latent_work *work, const struct queries
     int64_t begin, end, width = source->value_width;
     thread_part(UNITS, thread, n_threads, &begin, &end);
     for (int64_t i = begin; i < end; i++)
-        attend_unit(&work->unit[i], queries, source, order[i], work->scale);
+        attend_unit(&work->unit[i], queries, source, order[i], i + 1 < end ? order[i + 1] : -1,
+                    work->scale);
     cpu_threads_meet();
     thread_part(queries->count, thread, n_threads, &begin, &end);
     for (int step = 1; step < UNITS; step *= 2)
@@ -147,7 +193,7 @@ static void attend_together(const struct latent_work *work, const struct queries
                 ISA(merge_one)
                 (a->o + i * width, &a->m[i], &a->l[i], b->o + i * width, b->m[i], b->l[i], width);
             }
-    store_queries(work, &work->unit[0], block, (int)begin, (int)end);
+    store_queries(work, &work->unit[0], source, block, (int)begin, (int)end);
     cpu_threads_meet();
 }
 
@@ -165,18 +211,18 @@ static void latent_part(void *context, int thread, int n_threads)
         struct sequence_rows rows = {.pages = work->pages,
                                      .seq = tensor_i32(&work->pages->seq_of)[begin / n_heads],
                                      .numbers = work->q->dim[2]};
-        struct row_source source = {.keys = widen_rows,
-                                    .values = widen_rows,
-                                    .context = &rows,
-                                    .key_width = lanes_round_up(work->q->dim[2]),
-                                    .value_width = lanes_round_up(work->state->o.dim[2])};
+        struct row_source source = {.dtype = read_dtype(work->pages),
+                                    .key_width = {step_round_up(work->q->dim[2]), 0},
+                                    .value_width = step_round_up(work->state->o.dim[2]),
+                                    .read = read_rows,
+                                    .context = &rows};
         load_queries(&queries, work, begin, end);
         if (work->unit != NULL) {
             attend_together(work, &queries, &source, begin, thread, n_threads);
             continue;
         }
         attend(level, &queries, &source, work->scale);
-        store_queries(work, &level[0], begin, 0, queries.count);
+        store_queries(work, &level[0], &source, begin, 0, queries.count);
     }
 }
 
@@ -192,7 +238,7 @@ enum status ISA(latent_attention)(struct attention_state *state, const struct te
     assert(pages->rows.dim[2] == cache_row_width(pages->rows.dtype, d_c, pages->d_r));
     if (pairs == 0)
         return STATUS_OK;
-    if (lanes_round_up(width) > ROW_WIDTH_MAX)
+    if (step_round_up(width) > ROW_WIDTH_MAX)
         FAIL(STATUS_UNSUPPORTED, "a cached row has %lld numbers, this build takes up to %d",
              (long long)width, ROW_WIDTH_MAX);
     struct latent_work work = {.state = state,

@@ -42,17 +42,6 @@ void ISA(partial_merge)(struct partial *a, const struct partial *b, int count, i
     (a->o + i * width, &a->m[i], &a->l[i], b->o + i * width, b->m[i], b->l[i], width);
 }
 
-void ISA(partial_store)(const struct partial *partial, int i, int64_t value_width, float *o,
-                        int64_t width, float *m, float *l)
-{
-    *m = partial->m[i];
-    *l = partial->l[i];
-    if (*m == -INFINITY)
-        memset(o, 0, (size_t)width * sizeof *o);
-    else
-        memcpy(o, partial->o + i * value_width, (size_t)width * sizeof *o);
-}
-
 enum status ISA(merge_partials)(struct attention_state *a, const struct attention_state *b,
                                 struct stream *stream)
 {

@@ -42,7 +42,11 @@ enum { LANES = 16 };
  * bundle. */
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 4, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
 enum { TILE_ROWS = 12, PACKED_ROWS = 10 };
-enum { SCORE_ROWS = 4, SCORE_QUERIES = 4, SCORE_TILE = 16, SUM_LANES = 4 };
+/* Sums of attention_piece.c, and the most queries that share them. */
+enum { SCORE_TILE = 16, SCORE_QUERIES = 8, SUM_TILE = 16, SUM_QUERIES = 8 };
+/* Rows that all queries take from the first-level cache (64, a whole run: from the second), and
+ * whether tiles share a row among so few queries that rows are copied first, widened, side by side. */
+enum { ROW_BATCH = 64, COPIES_ROWS = 0 };
 
 struct lanes {
     __m512 v;
@@ -172,56 +176,65 @@ static inline struct lanes lanes_min(struct lanes a, struct lanes b)
     return (struct lanes){_mm512_min_ps(a.v, b.v)};
 }
 
-/* x 2^n for shifted = n + LANES_SHIFT, |n| <= 252, in two steps: only the last one rounds. */
+/* x 2^n for shifted = n + LANES_SHIFT, |n| <= 252, rounded once */
 static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 {
-    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(shifted.v), _mm512_set1_epi32(0x4b400000));
-    __m512i half = _mm512_srai_epi32(n, 1);
-    __m512i rest = _mm512_sub_epi32(n, half), bias = _mm512_set1_epi32(127);
-    __m512i a = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
-    __m512i b = _mm512_slli_epi32(_mm512_add_epi32(rest, bias), 23);
-    __m512 y = _mm512_mul_ps(x.v, _mm512_castsi512_ps(a));
-    return (struct lanes){_mm512_mul_ps(y, _mm512_castsi512_ps(b))};
+    __m512 n = _mm512_sub_ps(shifted.v, _mm512_set1_ps(LANES_SHIFT));
+    return (struct lanes){_mm512_scalef_ps(x.v, n)};
 }
 
-/* One step of the tree of lanes_sum on a and b, whose halves, quarters ... then share a vector. */
-static inline __m512 lanes_join_4(__m512 a, __m512 b)
+/* The tree of lanes_sum with maxima (any order gives the same one). */
+static inline float lanes_largest(struct lanes x)
 {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    __m512 v = _mm512_max_ps(x.v, _mm512_shuffle_f32x4(x.v, x.v, 0x4e));
+    v = _mm512_max_ps(v, _mm512_shuffle_f32x4(v, v, 0xb1));
+    v = _mm512_max_ps(v, _mm512_permute_ps(v, 0x4e));
+    v = _mm512_max_ps(v, _mm512_permute_ps(v, 0xb1));
+    return _mm512_cvtss_f32(v);
 }
 
-static inline __m512 lanes_join_3(__m512 a, __m512 b)
+/* A step of the tree of lanes_sum on two vectors at once: each number meets its partner in one of
+ * them, which a blend and a shuffle bring to the same place.  Blends are cheaper than shuffles. */
+static inline __m512 lanes_join_8(__m512 a, __m512 b) /* a a b b, of halves */
 {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xff00, a, b), _mm512_shuffle_f32x4(a, b, 0x4e));
 }
 
-static inline __m512 lanes_join_2(__m512 a, __m512 b)
+static inline __m512 lanes_join_4(__m512 a, __m512 b) /* a b a b, of quarters */
 {
-    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+    const __m512i partner =
+        _mm512_setr_epi32(4, 5, 6, 7, 16, 17, 18, 19, 12, 13, 14, 15, 24, 25, 26, 27);
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xf0f0, a, b), _mm512_permutex2var_ps(a, partner, b));
 }
 
-static inline __m512 lanes_join_1(__m512 a, __m512 b)
+static inline __m512 lanes_join_2(__m512 a, __m512 b) /* in each quarter a a b b */
 {
-    return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xcccc, a, b), _mm512_shuffle_ps(a, b, 0x4e));
+}
+
+static inline __m512 lanes_join_1(__m512 a, __m512 b) /* in each quarter a b a b */
+{
+    __m512 other = _mm512_permute_ps(_mm512_mask_blend_ps(0xaaaa, b, a), 0xb1);
+    return _mm512_add_ps(_mm512_mask_blend_ps(0xaaaa, a, b), other);
 }
 
 /* sums[i] = lanes_sum(x[i]), SCORE_TILE at once: a step of the tree on two vectors gives one */
 static inline void lanes_sums(float *sums, const struct lanes *x)
 {
-    __m512 v[4];
-    for (int i = 0; i < 4; i++)
-        v[i] = lanes_join_3(lanes_join_4(x[4 * i].v, x[4 * i + 1].v),
-                            lanes_join_4(x[4 * i + 2].v, x[4 * i + 3].v));
-    __m512 all = lanes_join_1(lanes_join_2(v[0], v[1]), lanes_join_2(v[2], v[3]));
-    __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    _mm512_storeu_ps(sums, _mm512_permutexvar_ps(order, all));
+    __m512 w[4];
+    for (int i = 0; i < 4; i++) { /* x[i], x[i + 4], x[i + 8], x[i + 12] in the quarters */
+        __m512 low = lanes_join_8(x[i].v, x[i + 8].v), high = lanes_join_8(x[i + 4].v, x[i + 12].v);
+        w[i] = lanes_join_4(low, high);
+    }
+    _mm512_storeu_ps(sums, lanes_join_1(lanes_join_2(w[0], w[2]), lanes_join_2(w[1], w[3])));
 }
 
 #elif defined(ISA_AVX2)
 
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
 enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
-enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SCORE_TILE = 4, SUM_LANES = 1 };
+enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
+enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
 
 struct lanes {
     __m256 a, b;
@@ -383,7 +396,8 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
 enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
-enum { SCORE_ROWS = 2, SCORE_QUERIES = 2, SCORE_TILE = 4, SUM_LANES = 1 };
+enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
+enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
 
 struct lanes {
     float v[LANES];
@@ -531,8 +545,9 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 
 #endif
 
-/* Asks for the cache line at `x`, which need not exist. */
-static inline void lanes_prefetch(const void *x)
+/* Asks for the cache line at `x`, which need not exist.  Inlined always: gcc 12 takes a function that
+ * only prefetches for one without effects and drops its calls. */
+static ALWAYS_INLINE void lanes_prefetch(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
     _mm_prefetch(x, _MM_HINT_T0);
@@ -542,13 +557,25 @@ static inline void lanes_prefetch(const void *x)
 }
 
 /* The same into the second-level cache. */
-static inline void lanes_prefetch_2(const void *x)
+static ALWAYS_INLINE void lanes_prefetch_2(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
     _mm_prefetch(x, _MM_HINT_T1);
 #else
     (void)x;
 #endif
+}
+
+/* x, in a register: gcc may else load it again for each of two uses, and loads are what tiles are
+ * short of (AVX-512: one in each cycle of a Zen 4). */
+static inline struct lanes lanes_keep(struct lanes x)
+{
+#if defined(ISA_AVX512)
+    __asm__("" : "+v"(x.v));
+#elif defined(ISA_AVX2)
+    __asm__("" : "+x"(x.a), "+x"(x.b));
+#endif
+    return x;
 }
 
 static inline struct lanes lanes_zero(void)
@@ -603,6 +630,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 }
 #endif
 
+#if !defined(ISA_AVX512)
 /* The largest lane (any order gives the same one). */
 static inline float lanes_largest(struct lanes x)
 {
@@ -613,5 +641,6 @@ static inline float lanes_largest(struct lanes x)
             v[i] = v[i] > v[i + step] ? v[i] : v[i + step];
     return v[0];
 }
+#endif
 
 #endif

@@ -174,10 +174,12 @@ static void paged_attention_is_dense_attention_over_each_tokens_prefix(void **st
     static const struct {
         int d_c, d_r, heads;
         enum dtype dtype;
-    } shapes[] = {{32, 8, 3, DTYPE_F32},  {20, 6, 1, DTYPE_BF16},
-                  {24, 8, 5, DTYPE_BF16}, {512, 64, 1, DTYPE_BF16},
-                  {16, 0, 4, DTYPE_F32},  {512, 64, 3, DTYPE_U8}, /* fp8_ds_mla */
-                  {140, 10, 2, DTYPE_U8}};
+    } shapes[] = {
+        {32, 8, 3, DTYPE_F32},    {20, 6, 1, DTYPE_BF16},   {24, 8, 5, DTYPE_BF16},
+        {512, 64, 1, DTYPE_BF16}, {16, 0, 4, DTYPE_F32},    {512, 64, 3, DTYPE_U8}, /* fp8_ds_mla */
+        {140, 10, 2, DTYPE_U8},   {64, 32, 17, DTYPE_BF16}, {20, 12, 16, DTYPE_BF16},
+        {24, 8, 33, DTYPE_F32},   {33, 3, 7, DTYPE_F32},    {160, 32, 12, DTYPE_U8},
+        {16, 16, 128, DTYPE_BF16}};
     for (size_t c = 0; c < sizeof shapes / sizeof shapes[0]; c++) {
         struct scene s = {.d_c = shapes[c].d_c,
                           .d_r = shapes[c].d_r,
@@ -194,16 +196,15 @@ static void paged_attention_is_dense_attention_over_each_tokens_prefix(void **st
     }
 }
 
-static void instruction_sets_and_threads_give_the_same_bits(void **state)
+static void check_bits_of_sets_and_threads(int d_c, int d_r, int heads, enum dtype dtype)
 {
-    (void)state;
-    struct scene s = {.d_c = 40,
-                      .d_r = 8,
-                      .heads = 5,
+    struct scene s = {.d_c = d_c,
+                      .d_r = d_r,
+                      .heads = heads,
                       .n_sequences = 3,
                       .tokens = 9,
                       .max_pages = 10,
-                      .dtype = DTYPE_U8};
+                      .dtype = dtype};
     scene_open(&s, mixed_seq, mixed_position, 3);
     struct attention_state first = attend(&cpu_ops_plain, &s);
     float *first_o = finished(&cpu_ops_plain, &first);
@@ -225,29 +226,37 @@ static void instruction_sets_and_threads_give_the_same_bits(void **state)
     scene_close(&s);
 }
 
-/* 60 tokens in one call, each alone, and each head alone: nothing of the neighbours shows. */
-static void tokens_and_heads_have_the_bits_they_have_alone(void **state)
+static void instruction_sets_and_threads_give_the_same_bits(void **state)
 {
     (void)state;
-    enum { T = 60, H = 3 };
+    check_bits_of_sets_and_threads(40, 8, 5, DTYPE_U8);
+    check_bits_of_sets_and_threads(64, 32, 17, DTYPE_BF16); /* read in the cache */
+    check_bits_of_sets_and_threads(20, 6, 3, DTYPE_BF16);   /* copied */
+    check_bits_of_sets_and_threads(32, 32, 7, DTYPE_F32);
+}
+
+/* 60 tokens in one call, each alone, and each head alone: nothing of the neighbours shows. */
+static void check_alone_and_together(int heads, int d_r, enum dtype dtype)
+{
+    enum { T = 60 };
     int32_t seq_of[T] = {0}, position[T];
     for (int t = 0; t < T; t++)
         position[t] = 620 + t;
     struct scene s = {.d_c = 32,
-                      .d_r = 8,
-                      .heads = H,
+                      .d_r = d_r,
+                      .heads = heads,
                       .n_sequences = 1,
                       .tokens = T,
                       .max_pages = 12,
-                      .dtype = DTYPE_F32};
+                      .dtype = dtype};
     scene_open(&s, seq_of, position, 4);
     struct attention_state all = attend(cpu_ops(), &s);
     for (int t = 0; t < T; t += 7) {
-        for (int h = 0; h < H; h++) {
+        for (int h = 0; h < heads; h++) {
             struct scene one = s;
             one.tokens = one.heads = 1;
             one.position = s.position + t;
-            one.q = s.q + (t * H + h) * width_of(&s);
+            one.q = s.q + (t * heads + h) * width_of(&s);
             struct attention_state a = attend(cpu_ops(), &one);
             assert_same_bits(a.o.data, tensor_f32_2(&all.o, t, h), s.d_c);
             assert_same_bits(a.m.data, tensor_f32_2(&all.m, t, h), 1);
@@ -259,31 +268,84 @@ static void tokens_and_heads_have_the_bits_they_have_alone(void **state)
     scene_close(&s);
 }
 
-/* What a token may not see could be anything: the row after it is NaN here. */
-static void rows_after_a_token_do_not_show_in_it(void **state)
+static void tokens_and_heads_have_the_bits_they_have_alone(void **state)
 {
     (void)state;
-    enum { T = 10, H = 3 };
+    check_alone_and_together(3, 8, DTYPE_F32);
+    check_alone_and_together(11, 32, DTYPE_BF16);
+    check_alone_and_together(16, 32, DTYPE_U8);
+}
+
+/* What a token may not see could be anything: the row after it is NaN here. */
+static void check_unseen_rows(int heads, int d_r, enum dtype dtype)
+{
+    enum { T = 10 };
     int32_t seq_of[T] = {0}, position[T];
     for (int t = 0; t < T; t++)
         position[t] = 60 + t;
     struct scene s = {.d_c = 32,
-                      .d_r = 8,
-                      .heads = H,
+                      .d_r = d_r,
+                      .heads = heads,
                       .n_sequences = 1,
                       .tokens = T,
                       .max_pages = 2,
-                      .dtype = DTYPE_F32};
+                      .dtype = dtype};
+    size_t row_bytes = (size_t)cache_row_width(dtype, s.d_c, d_r) * dtype_bytes(dtype);
     scene_open(&s, seq_of, position, 5);
     struct attention_state clean = attend(cpu_ops(), &s);
-    memset(s.rows + (size_t)(s.table[1] * PAGE_ROWS + 66 % PAGE_ROWS) * (32 + 8) * sizeof(float),
-           0xff, (32 + 8) * sizeof(float));
+    memset(s.rows + (size_t)(s.table[1] * PAGE_ROWS + 66 % PAGE_ROWS) * row_bytes, 0xff, row_bytes);
     struct attention_state dirty = attend(cpu_ops(), &s);
-    assert_same_bits(dirty.o.data, clean.o.data, 6 * H * s.d_c); /* positions 60 .. 65 */
-    assert_same_bits(dirty.l.data, clean.l.data, 6 * H);
+    assert_same_bits(dirty.o.data, clean.o.data, 6 * heads * s.d_c); /* positions 60 .. 65 */
+    assert_same_bits(dirty.l.data, clean.l.data, 6 * heads);
+    for (int i = 0; i < 6 * heads * s.d_c; i++)
+        assert_true(isfinite(((const float *)dirty.o.data)[i]));
     state_close(&clean);
     state_close(&dirty);
     scene_close(&s);
+}
+
+static void rows_after_a_token_do_not_show_in_it(void **state)
+{
+    (void)state;
+    static const int heads[] = {1, 3, 16, 17};
+    for (int i = 0; i < 4; i++) {
+        check_unseen_rows(heads[i], 8, DTYPE_F32);
+        check_unseen_rows(heads[i], 8, DTYPE_BF16);
+        check_unseen_rows(heads[i], 32, DTYPE_BF16);
+        check_unseen_rows(heads[i], 32, DTYPE_U8);
+    }
+}
+
+/* Units of more than one piece, and a score that rises with the position, so that most runs of rows
+ * raise the maximum of those before. */
+static void long_contexts_and_rising_scores_are_dense_attention(void **state)
+{
+    (void)state;
+    enum { T = 2, PAGES = 132 };
+    static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_U8};
+    int32_t seq_of[T] = {0, 0}, position[T] = {PAGES * PAGE_ROWS - 7, 8200};
+    for (int d = 0; d < 2; d++) {
+        struct scene s = {.d_c = 32,
+                          .d_r = 32,
+                          .heads = 3,
+                          .n_sequences = 1,
+                          .tokens = T,
+                          .max_pages = PAGES,
+                          .dtype = dtypes[d]};
+        scene_open(&s, seq_of, position, 12);
+        for (int rises = 0; rises < 2; rises++) {
+            for (int i = 0; i < ISA_COUNT; i++)
+                if (cpu_ops_for(isa_names[i]) != NULL)
+                    check_against_dense(cpu_ops_for(isa_names[i]), &s);
+            for (int j = 0; j <= position[0]; j++) {
+                s.dense[j * width_of(&s) + 32] = (float)j / 256;
+                put_row(&s, 0, j, s.dense + j * width_of(&s));
+            }
+            for (int i = 0; i < T * s.heads; i++)
+                s.q[i * width_of(&s) + 32] = 1.0f;
+        }
+        scene_close(&s);
+    }
 }
 
 /* The pages of each member of a cache group alone (others -1), merged along the tree. */
@@ -415,6 +477,74 @@ static void absorbed_attention_is_expanded_attention(void **state)
     scene_close(&s);
 }
 
+/* Keys and values that are read where they are (whole steps of 32) or copied; the rows that no
+ * token sees are NaN. */
+static void check_expanded(int d_n, int d_r, int d_v)
+{
+    enum { T = 21, H = 2, L = 150 };
+    int width = d_n + d_r;
+    int32_t position[T];
+    float *q = random_floats(T * H * width, 1), *k_c = random_floats(L * H * d_n, 2);
+    float *k_r = random_floats(L * d_r, 3), *v = random_floats(L * H * d_v, 4);
+    float *keys = floats(L * width), *first = floats(T * H * d_v);
+    double *expected = calloc((size_t)d_v, sizeof *expected);
+    assert_non_null(expected);
+    for (int t = 0; t < T; t++)
+        position[t] = L - 2 - T + t;
+    for (int i = 0; i < H * d_v; i++)
+        v[(L - 1) * H * d_v + i] = v[(L - 2) * H * d_v + i] = NAN;
+    for (int i = 0; i < H * d_n; i++)
+        k_c[(L - 1) * H * d_n + i] = NAN;
+    struct tensor tq = tensor_3d(q, DTYPE_F32, T, H, width), tr = tensor_2d(k_r, DTYPE_F32, L, d_r);
+    struct tensor tk = tensor_3d(k_c, DTYPE_F32, L, H, d_n),
+                  tv = tensor_3d(v, DTYPE_F32, L, H, d_v);
+    struct tensor at = tensor_1d(position, DTYPE_I32, T);
+    for (int i = 0; i < ISA_COUNT; i++) {
+        const struct ops *ops = cpu_ops_for(isa_names[i]);
+        if (ops == NULL)
+            continue;
+        struct attention_state a = state_open(T, H, d_v);
+        assert_ok(ops->expanded_attention(&a, &tq, &tk, &tr, &tv, &at, 0, 0.3f, NULL));
+        float *o = finished(ops, &a);
+        if (i == 0)
+            memcpy(first, o, (size_t)(T * H * d_v) * sizeof *o);
+        assert_same_bits(o, first, T * H * d_v);
+        for (int h = 0; h < H; h++) {
+            for (int j = 0; j < L; j++) {
+                memcpy(keys + j * width, k_c + (j * H + h) * d_n, (size_t)d_n * sizeof *keys);
+                memcpy(keys + j * width + d_n, k_r + j * d_r, (size_t)d_r * sizeof *keys);
+            }
+            float *values = floats(L * width); /* as far apart as the keys */
+            for (int j = 0; j < L; j++)
+                memcpy(values + j * width, v + (j * H + h) * d_v, (size_t)d_v * sizeof *values);
+            for (int t = 0; t < T; t++) {
+                softmax_in_double(expected, q + (t * H + h) * width, keys, values, position[t] + 1,
+                                  width, d_v, width, (double)0.3f);
+                assert_close(o + (t * H + h) * d_v, expected, d_v, 1e-5);
+            }
+            free(values);
+        }
+        free(o);
+        state_close(&a);
+    }
+    free(expected);
+    free(q);
+    free(k_c);
+    free(k_r);
+    free(v);
+    free(keys);
+    free(first);
+}
+
+static void expanded_attention_is_dense_attention(void **state)
+{
+    (void)state;
+    check_expanded(128, 64, 128);
+    check_expanded(32, 32, 20); /* values are copied */
+    check_expanded(40, 8, 32);  /* keys are copied */
+    check_expanded(48, 0, 48);
+}
+
 static void an_empty_partial_returns_the_other(void **state)
 {
     (void)state;
@@ -489,6 +619,8 @@ int main(void)
         cmocka_unit_test(rows_after_a_token_do_not_show_in_it),
         cmocka_unit_test(members_of_a_cache_group_merge_to_the_whole),
         cmocka_unit_test(absorbed_attention_is_expanded_attention),
+        cmocka_unit_test(expanded_attention_is_dense_attention),
+        cmocka_unit_test(long_contexts_and_rising_scores_are_dense_attention),
         cmocka_unit_test(an_empty_partial_returns_the_other),
         cmocka_unit_test(a_token_that_sees_nothing_gets_zeros),
         cmocka_unit_test(no_tokens_or_heads_need_no_memory),
