@@ -41,7 +41,7 @@ enum { LANES = 16 };
 /* Rows by blocks of product.c: as many sums as registers hold beside the weights, and blocks of one
  * bundle. */
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 4, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
-enum { TILE_ROWS = 12, PACKED_ROWS = 10 };
+enum { TILE_ROWS = 10 };
 /* Sums of attention_piece.c, and the most queries that share them. */
 enum { SCORE_TILE = 16, SCORE_QUERIES = 8, SUM_TILE = 16, SUM_QUERIES = 8 };
 /* Rows that all queries take from the first-level cache (64, a whole run: from the second), and
@@ -232,7 +232,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 #elif defined(ISA_AVX2)
 
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
-enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
+enum { TILE_ROWS = 6 };
 enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
 enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
 
@@ -395,7 +395,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 #else
 
 enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
-enum { TILE_ROWS = 6, PACKED_ROWS = 6 };
+enum { TILE_ROWS = 6 };
 enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
 enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
 

@@ -5,10 +5,8 @@
  * A strip is some blocks by up to 96 input rows.
  *
  *   1 row         the weights stream by, a bundle at once
- *   up to 20      the columns go by in chunks; tiles of rows x blocks widen the
+ *   more          the columns go by in chunks; tiles of rows x blocks widen the
  *                 weights as they take them
- *   more          weights of a chunk and of a few blocks are widened once into the
- *                 first-level cache for all rows
  *
  * Weights come from memory while tiles work on those before them: a bundle's
  * chunk is one piece of memory, and asks for the next piece line by line.
@@ -22,10 +20,9 @@
 #include <assert.h>
 
 enum {
-    FEW_ROWS = 2 * PACKED_ROWS, /* rows that are multiplied with packed weights */
-    STRIP_ROWS = 96,            /* input rows of a strip: a multiple of TILE_ROWS */
-    STRIP_BLOCKS = 8,           /* blocks of 16 outputs in a strip of many rows */
-    FEW_BLOCKS = 16,            /* ... of few rows; a single one takes bundle by bundle */
+    STRIP_ROWS = 100, /* input rows of a strip: whole tiles */
+    STRIP_BLOCKS = 8, /* blocks of 16 outputs in a strip; a single row takes bundle by bundle */
+    FEW_BLOCKS = 16,  /* ... of up to two tiles, so that packing rows costs little */
     SUMS = STRIP_ROWS * STRIP_BLOCKS * MATRIX_BLOCK, /* of a strip */
     CHUNK = 256, /* columns between two visits of the sums: whole lines */
     LEVELS = 4   /* sums waiting for their partner in a tree of 8 */
@@ -288,7 +285,7 @@ static ALWAYS_INLINE void packed_tile(const struct sums *sums, int R, int B, int
                                       enum dtype dtype)
 {
     const int columns = matrix_line_columns(dtype);
-    struct lanes sum[PACKED_ROWS][MATRIX_BUNDLE];
+    struct lanes sum[TILE_ROWS][MATRIX_BUNDLE];
     const char *const *from = strip->block + block;
     int64_t j = stretch->begin, end = stretch->end, step = strip->step[block];
     int64_t at = line_of(j, dtype) * step;
@@ -311,34 +308,6 @@ static ALWAYS_INLINE void packed_tile(const struct sums *sums, int R, int B, int
     tile_end(sum, R, B, sums, rows, strip, block, stretch, dtype);
 }
 
-/* What is fetched from memory while tiles work on a panel: a part of the weights that follow. */
-struct fetch {
-    const char *next;
-    int64_t step; /* bytes for each column of a tile */
-};
-
-/* The same with a panel [columns][B][16] of widened numbers. */
-static ALWAYS_INLINE void panel_tile(const struct sums *sums, int R, int rows, const float *x,
-                                     const float *panel, const struct strip *strip, int block,
-                                     const struct stretch *stretch, struct fetch *fetch,
-                                     enum dtype dtype)
-{
-    enum { B = TILE_BLOCKS };
-    struct lanes sum[TILE_ROWS][MATRIX_BUNDLE];
-    int columns = (int)(stretch->end - stretch->begin);
-    tile_begin(sum, R, B, sums, rows, block, stretch, dtype);
-    for (int j = 0; j < columns; j++) {
-        struct lanes w[B];
-        lanes_prefetch_2(fetch->next + j * fetch->step);
-        UNROLLED
-        for (int b = 0; b < B; b++)
-            w[b] = lanes_load(panel + (j * B + b) * MATRIX_BLOCK);
-        tile_column(sum, R, B, x + j, w);
-    }
-    tile_end(sum, R, B, sums, rows, strip, block, stretch, dtype);
-    fetch->next += columns * fetch->step;
-}
-
 /* --- chunks --- */
 
 /* packed[rows][CHUNK] = `columns` columns of each row from column `at` on, so that a tile addresses its
@@ -352,11 +321,11 @@ static ALWAYS_INLINE void pack_rows(float *packed, const float *x, int64_t x_str
         memset(packed + r * CHUNK, 0, (size_t)columns * sizeof *x);
 }
 
-/* The tiles of `height` rows that `rows` rows are cut into, as even as can be. */
-static ALWAYS_INLINE int tile_height(int rows, int most)
+/* What each of the fewest parts of at most `most` rows gets, as even as can be; 0 of none. */
+static ALWAYS_INLINE int64_t even_share(int64_t rows, int64_t most)
 {
-    int n_tiles = (rows + most - 1) / most;
-    return (rows + n_tiles - 1) / n_tiles;
+    int64_t n_parts = (rows + most - 1) / most;
+    return n_parts > 0 ? (rows + n_parts - 1) / n_parts : 0;
 }
 
 /* Line `column` is in, of a block. */
@@ -398,11 +367,10 @@ static ALWAYS_INLINE void packed_rows(const struct sums *sums, int rows, const f
         packed_blocks(sums, 4, SIX_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else if (rows <= 6)
         packed_blocks(sums, 6, SIX_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
-    else if (PACKED_ROWS > 6 && rows <= 8)
+    else if (TILE_ROWS > 6 && rows <= 8)
         packed_blocks(sums, 8, TILE_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
     else
-        packed_blocks(sums, PACKED_ROWS, TILE_BLOCKS, rows, x, strip, bundle, ahead, stretch,
-                      dtype);
+        packed_blocks(sums, TILE_ROWS, TILE_BLOCKS, rows, x, strip, bundle, ahead, stretch, dtype);
 }
 
 /* Columns [begin, end), all of `packed`, of a bundle. */
@@ -410,7 +378,7 @@ static ALWAYS_INLINE void packed_piece(const struct sums *sums, const float *pac
                                        const struct strip *strip, int bundle, int64_t begin,
                                        int64_t end, enum dtype dtype)
 {
-    int height = tile_height(rows, PACKED_ROWS);
+    int height = (int)even_share(rows, TILE_ROWS);
     int64_t ahead =
         next_piece(strip, bundle, begin, end, dtype) - block_line(strip, bundle, begin, dtype);
     for (int64_t j = begin; j < end;) {
@@ -425,91 +393,15 @@ static ALWAYS_INLINE void packed_piece(const struct sums *sums, const float *pac
     }
 }
 
-static ALWAYS_INLINE void few_rows(const struct sums *sums, const float *x, int64_t x_stride,
-                                   int rows, const struct strip *strip, enum dtype dtype)
-{
-    _Alignas(64) float packed[FEW_ROWS * CHUNK];
-    for (int64_t at = strip->begin; at < strip->end; at += CHUNK) {
-        int64_t end = at + CHUNK < strip->end ? at + CHUNK : strip->end;
-        pack_rows(packed, x, x_stride, rows, FEW_ROWS, at, end - at, dtype);
-        for (int b = 0; b < strip->n_blocks; b += MATRIX_BUNDLE)
-            packed_piece(sums, packed, rows, strip, b, at, end, dtype);
-    }
-}
-
-/* panel[columns][TILE_BLOCKS][16] = columns [begin, end) of TILE_BLOCKS blocks, widened */
-static ALWAYS_INLINE void widen(float *panel, const struct strip *strip, int block, int64_t begin,
-                                int64_t end, enum dtype dtype)
-{
-    enum { STEP = TILE_BLOCKS * MATRIX_BLOCK };
-    const int columns = matrix_line_columns(dtype);
-    for (int b = 0; b < TILE_BLOCKS; b++) {
-        float *to = panel + b * MATRIX_BLOCK;
-        int64_t j = begin, step = strip->step[block + b];
-        const char *line = strip->block[block + b] + line_of(j, dtype) * step;
-        if (place_in_line(j, dtype) != 0) {
-            for (; j < end && place_in_line(j, dtype) != 0; j++, to += STEP)
-                lanes_store(to, line_column(line, place_in_line(j, dtype), dtype));
-            line += step;
-        }
-        for (; j + columns <= end; j += columns, to += columns * STEP, line += step)
-            UNROLLED
-        for (int c = 0; c < columns; c++)
-            lanes_store(to + c * STEP, line_column(line, c, dtype));
-        for (; j < end; j++, to += STEP)
-            lanes_store(to, line_column(line, place_in_line(j, dtype), dtype));
-    }
-}
-
-/* Panels of a bundle share the next piece, tiles of a panel its part. */
-static ALWAYS_INLINE struct fetch fetch_next(const struct strip *strip, int block, int64_t begin,
-                                             int64_t end, int n_tiles, enum dtype dtype)
-{
-    int place = block % MATRIX_BUNDLE;
-    int64_t bytes = line_of(end - begin, dtype) * strip->step[block];
-    return (struct fetch){.next = next_piece(strip, block - place, begin, end, dtype) +
-                                  bytes * place / MATRIX_BUNDLE,
-                          .step = bytes * TILE_BLOCKS / MATRIX_BUNDLE / n_tiles / (end - begin)};
-}
-
-/* Rows [0, rows) times one panel, stretch by stretch. */
-static ALWAYS_INLINE void panel_rows(const struct sums *sums, const float *packed, int rows,
-                                     const float *panel, const struct strip *strip, int block,
-                                     int64_t begin, int64_t end, enum dtype dtype)
-{
-    int height = tile_height(rows, TILE_ROWS);
-    struct fetch fetch = fetch_next(strip, block, begin, end, (rows + height - 1) / height, dtype);
-    for (int r = 0; r < rows; r += height) {
-        int n = rows - r < height ? rows - r : height;
-        const struct sums own = {sums->unit + r * sums->stride, sums->group + r * sums->stride,
-                                 sums->stride};
-        for (int64_t j = begin; j < end;) {
-            const struct stretch stretch = stretch_at(strip, j, end, dtype);
-            const float *x = packed + r * CHUNK + (j - begin);
-            const float *w = panel + (j - begin) * TILE_BLOCKS * MATRIX_BLOCK;
-            if (n > TILE_ROWS * 5 / 6)
-                panel_tile(&own, TILE_ROWS, n, x, w, strip, block, &stretch, &fetch, dtype);
-            else if (n > TILE_ROWS * 2 / 3)
-                panel_tile(&own, TILE_ROWS * 5 / 6, n, x, w, strip, block, &stretch, &fetch, dtype);
-            else
-                panel_tile(&own, TILE_ROWS * 2 / 3, n, x, w, strip, block, &stretch, &fetch, dtype);
-            j = stretch.end;
-        }
-    }
-}
-
-static ALWAYS_INLINE void many_rows(const struct sums *sums, const float *x, int64_t x_stride,
+static ALWAYS_INLINE void some_rows(const struct sums *sums, const float *x, int64_t x_stride,
                                     int rows, const struct strip *strip, enum dtype dtype)
 {
-    _Alignas(64) float panel[CHUNK * TILE_BLOCKS * MATRIX_BLOCK];
-    _Alignas(64) float packed[(STRIP_ROWS + TILE_ROWS) * CHUNK];
+    _Alignas(64) float packed[STRIP_ROWS * CHUNK];
     for (int64_t at = strip->begin; at < strip->end; at += CHUNK) {
         int64_t end = at + CHUNK < strip->end ? at + CHUNK : strip->end;
-        pack_rows(packed, x, x_stride, rows, rows + TILE_ROWS, at, end - at, dtype);
-        for (int b = 0; b < strip->n_blocks; b += TILE_BLOCKS) {
-            widen(panel, strip, b, at, end, dtype);
-            panel_rows(sums, packed, rows, panel, strip, b, at, end, dtype);
-        }
+        pack_rows(packed, x, x_stride, rows, STRIP_ROWS, at, end - at, dtype);
+        for (int b = 0; b < strip->n_blocks; b += MATRIX_BUNDLE)
+            packed_piece(sums, packed, rows, strip, b, at, end, dtype);
     }
 }
 
@@ -519,10 +411,8 @@ static ALWAYS_INLINE void unit_sums_of(const struct sums *sums, const float *x, 
 {
     if (rows == 1)
         one_row(sums->unit, x, strip, dtype);
-    else if (rows <= FEW_ROWS)
-        few_rows(sums, x, x_stride, rows, strip, dtype);
     else
-        many_rows(sums, x, x_stride, rows, strip, dtype);
+        some_rows(sums, x, x_stride, rows, strip, dtype);
 }
 
 /* sums->unit[rows][strip] = the chains of the strip's unit, which has columns; x is at column 0. */
@@ -646,11 +536,12 @@ void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, 
         zero_outputs(y, y_stride, rows, w, begin, end);
         return;
     }
-    int most = rows == 1 ? MATRIX_BUNDLE : rows <= FEW_ROWS ? FEW_BLOCKS : STRIP_BLOCKS;
+    int most = rows == 1 ? MATRIX_BUNDLE : rows <= 2 * TILE_ROWS ? FEW_BLOCKS : STRIP_BLOCKS;
+    int64_t height = even_share(rows, STRIP_ROWS);
     for (int64_t block = begin; block < end; block += most) {
         int n_blocks = (int)(end - block < most ? end - block : most);
-        for (int64_t r = 0; r < rows; r += STRIP_ROWS) {
-            int n_rows = (int)(rows - r < STRIP_ROWS ? rows - r : STRIP_ROWS);
+        for (int64_t r = 0; r < rows; r += height) {
+            int n_rows = (int)(rows - r < height ? rows - r : height);
             strip_product(y + r * y_stride, y_stride, x + r * x_stride, x_stride, n_rows, w, block,
                           n_blocks, most);
         }
