@@ -545,9 +545,8 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 
 #endif
 
-/* Asks for the cache line at `x`, which need not exist.  Inlined always: gcc 12 takes a function that
- * only prefetches for one without effects and drops its calls. */
-static ALWAYS_INLINE void lanes_prefetch(const void *x)
+/* Asks for the cache line at `x`, which need not exist. */
+static inline void lanes_prefetch(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
     _mm_prefetch(x, _MM_HINT_T0);
@@ -556,7 +555,8 @@ static ALWAYS_INLINE void lanes_prefetch(const void *x)
 #endif
 }
 
-/* The same into the second-level cache. */
+/* The same into the second-level cache.  Inlined always: gcc 12 takes a function that only prefetches
+ * for one without effects and drops its calls, as it does those of lanes_prefetch. */
 static ALWAYS_INLINE void lanes_prefetch_2(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
