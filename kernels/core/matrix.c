@@ -144,6 +144,23 @@ void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const v
     }
 }
 
+void matrix_put_i8(struct matrix *w, int index, int64_t row, int64_t column, const uint8_t *numbers,
+                   int64_t count)
+{
+    enum { COLUMNS = 4, LINE = COLUMNS * MATRIX_BLOCK };
+    struct matrix one = matrix_at(w, index);
+    char *at = (char *)one.data + (size_t)(row / MATRIX_BLOCK) * matrix_block_bytes(w) +
+               row % MATRIX_BLOCK * COLUMNS;
+    int64_t j = column, end = column + count;
+    assert(w->dtype == DTYPE_I8 && 0 <= column && end <= w->k && 0 <= row && row < w->n);
+    for (; j < end && j % COLUMNS != 0; j++)
+        at[j / COLUMNS * LINE + j % COLUMNS] = (char)*numbers++;
+    for (; j + COLUMNS <= end; j += COLUMNS, numbers += COLUMNS)
+        memcpy(at + j / COLUMNS * LINE, numbers, COLUMNS);
+    for (; j < end; j++)
+        at[j / COLUMNS * LINE + j % COLUMNS] = (char)*numbers++;
+}
+
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride)
 {
     assert(w->dtype != DTYPE_I4);

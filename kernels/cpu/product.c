@@ -574,6 +574,10 @@ void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, 
         zero_outputs(y, y_stride, rows, w, begin, end);
         return;
     }
+    if (w->dtype == DTYPE_I8) {
+        ISA(product_i8)(y, y_stride, x, x_stride, rows, w, begin, end);
+        return;
+    }
     for (int64_t block = begin; block < end; block += STRIP_BLOCKS) {
         int n_blocks = (int)(end - block < STRIP_BLOCKS ? end - block : STRIP_BLOCKS);
         for (int64_t r = 0; r < rows; r += STRIP_ROWS) {

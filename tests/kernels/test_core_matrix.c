@@ -29,11 +29,8 @@ static void units_of_a_span_are_the_global_ones_clamped(void **state)
 static const struct {
     enum dtype dtype;
     int columns, bytes;
-} words[] = {{DTYPE_F32, 1, 4},
-             {DTYPE_F16, 1, 2},
-             {DTYPE_BF16, 2, 4},
-             {DTYPE_F8_E4M3, 2, 2},
-             {DTYPE_I4, 8, 4}};
+} words[] = {{DTYPE_F32, 1, 4},     {DTYPE_F16, 1, 2}, {DTYPE_BF16, 2, 4},
+             {DTYPE_F8_E4M3, 2, 2}, {DTYPE_I8, 4, 4},  {DTYPE_I4, 8, 4}};
 enum { N_WORDS = sizeof words / sizeof words[0] };
 
 static void a_line_has_a_word_of_each_of_16_rows_and_a_word_the_next_columns(void **state)
@@ -73,9 +70,10 @@ static void a_line_has_a_word_of_each_of_16_rows_and_a_word_the_next_columns(voi
 static void rows_in_parts_and_the_transpose_pack_to_the_same(void **state)
 {
     (void)state;
-    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F8_E4M3, DTYPE_I4};
+    static const enum dtype types[] = {DTYPE_F32,     DTYPE_F16, DTYPE_BF16,
+                                       DTYPE_F8_E4M3, DTYPE_I8,  DTYPE_I4};
     enum { N = 37, K = 27 };
-    for (int d = 0; d < 5; d++) {
+    for (int d = 0; d < 6; d++) {
         struct weights w = weights_open(types[d], 1, N, K, (uint64_t)d);
         size_t bytes = stored_bytes(types[d]);
         char transposed[N * K * 4];
