@@ -34,7 +34,7 @@ static void fill(void *data, size_t bytes, enum dtype dtype)
     size_t length = PATTERN;
     for (int i = 0; i < PATTERN; i++)
         number[i] = (float)next_random(&random) * 0x1p-30f - 1.0f;
-    if (dtype == DTYPE_I4) {
+    if (dtype == DTYPE_I4 || dtype == DTYPE_I8) {
         for (int i = 0; i < PATTERN; i++)
             pattern[i] = (char)next_random(&random);
     } else {
@@ -65,11 +65,12 @@ enum status kernel_tensor(struct kernel_bench *bench, struct tensor *tensor, int
     return STATUS_OK;
 }
 
-/* Scales as published checkpoints have them: DeepSeek-V3 fp8, Kimi-K2 int4. */
+/* Scales as published checkpoints have them, DeepSeek-V3 fp8 and Kimi-K2 int4; as --weight-dtype int8
+ * makes them. */
 static struct matrix shape_of(enum dtype dtype, int count, int64_t n, int64_t k)
 {
     struct matrix w = {.dtype = dtype, .count = count, .n = n, .k = k, .units = units_whole(k)};
-    if (dtype == DTYPE_F8_E4M3)
+    if (dtype == DTYPE_F8_E4M3 || dtype == DTYPE_I8)
         w.scales = (struct matrix_scales){.dtype = DTYPE_F32, .step = 128};
     if (dtype == DTYPE_I4)
         w.scales = (struct matrix_scales){.dtype = DTYPE_BF16, .step = 32};

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const enum dtype weight_types[] = {DTYPE_BF16, DTYPE_F16, DTYPE_F32, DTYPE_F8_E4M3,
-                                          DTYPE_I4};
+static const enum dtype weight_types[] = {DTYPE_BF16,    DTYPE_F16, DTYPE_F32,
+                                          DTYPE_F8_E4M3, DTYPE_I8,  DTYPE_I4};
 enum { N_TYPES = sizeof weight_types / sizeof weight_types[0] };
 
 static const int64_t product_rows[] = {1, 4, 16, 96, 512};

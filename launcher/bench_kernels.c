@@ -130,11 +130,9 @@ enum status kernel_run(struct kernel_bench *bench, const struct kernel_case *ker
 
 int kernel_wants(const struct kernel_bench *bench, enum option_kernel op, enum dtype dtype)
 {
-    static const enum dtype types[] = {[KERNEL_BF16] = DTYPE_BF16,
-                                       [KERNEL_F16] = DTYPE_F16,
-                                       [KERNEL_F32] = DTYPE_F32,
-                                       [KERNEL_F8_E4M3] = DTYPE_F8_E4M3,
-                                       [KERNEL_I4] = DTYPE_I4};
+    static const enum dtype types[] = {
+        [KERNEL_BF16] = DTYPE_BF16,       [KERNEL_F16] = DTYPE_F16, [KERNEL_F32] = DTYPE_F32,
+        [KERNEL_F8_E4M3] = DTYPE_F8_E4M3, [KERNEL_I8] = DTYPE_I8,   [KERNEL_I4] = DTYPE_I4};
     const struct options *o = bench->options;
     return (o->op == KERNEL_OP_ALL || o->op == (int)op) &&
            (o->dtype == KERNEL_ALL || types[o->dtype] == dtype);

@@ -24,7 +24,8 @@ struct inspection {
     struct model_size size;
     struct safetensors *checkpoint; /* NULL: no weights there */
     struct mesh mesh;
-    int64_t weight_bytes;
+    int64_t weight_bytes;               /* as stored */
+    int has_i8_weights;                 /* in the ranks' memory */
     int64_t row_f32, row_bf16, row_fp8; /* bytes of a cached row, one token and layer */
     int64_t token_bytes, expanded_token_bytes, paper_token_bytes;
     struct rank_share *rank;      /* [mesh.world.size] */
@@ -92,6 +93,7 @@ static enum status share_ranks(struct inspection *inspection, const struct optio
                              .tp_size = (int)options->tp,
                              .ep_size = (int)options->ep,
                              .n_experts = inspection->config.router.n_experts};
+    inspection->has_i8_weights = options->weight_dtype == WEIGHT_INT8;
     TRY(mesh_build(&inspection->mesh, &spec, 0));
     inspection->rank = calloc((size_t)spec.world_size, sizeof *inspection->rank);
     if (inspection->rank == NULL)
@@ -101,9 +103,10 @@ static enum status share_ranks(struct inspection *inspection, const struct optio
         struct rank_share *share = &inspection->rank[i];
         TRY(mesh_build(&mesh, &spec, i));
         shard_plan_build(&share->plan, &extent, &mesh);
-        if (inspection->config.is_countable)
-            TRY(weights_rank_bytes(&inspection->config, checkpoint, &share->plan,
-                                   &share->weight_bytes));
+        if (!inspection->config.is_countable)
+            continue;
+        TRY((inspection->has_i8_weights ? weights_rank_i8_bytes : weights_rank_bytes)(
+            &inspection->config, checkpoint, &share->plan, &share->weight_bytes));
     }
     return STATUS_OK;
 }
@@ -171,6 +174,8 @@ static enum status print_json(const struct inspection *inspection, const char *p
                         is_counted ? json_integer(inspection->weight_bytes) : json_null());
     json_object_set_new(root, "weight_bytes_from",
                         json_string(inspection->checkpoint != NULL ? "files" : "config"));
+    json_object_set_new(root, "rank_weight_dtype",
+                        json_string(inspection->has_i8_weights ? "int8" : "auto"));
     json_object_set_new(root, "layers", json_integer(config->n_layers));
     json_object_set_new(root, "cache", cache_json(inspection));
     json_object_set_new(root, "tp", json_integer(inspection->mesh.tp.size));
@@ -216,7 +221,8 @@ static void print_table(FILE *out, const struct inspection *inspection, const ch
                 report_size(a, sizeof a, inspection->weight_bytes),
                 inspection->checkpoint != NULL ? "as stored" : "from the config, no files");
     print_cache(out, inspection);
-    fprintf(out, "\n%6s %12s %13s %13s %17s\n", "rank", "weights", "heads", "experts",
+    fprintf(out, "\n%6s %12s %13s %13s %17s\n", "rank",
+            inspection->has_i8_weights ? "int8 weights" : "weights", "heads", "experts",
             "vocabulary");
     for (int i = 0; i < inspection->mesh.world.size; i++) {
         const struct shard_plan *plan = &inspection->rank[i].plan;

@@ -17,13 +17,14 @@
 
 static const char *const bos_choices[] = {"auto", "on", "off", NULL};
 static const char *const cache_choices[] = {"auto", "f32", "bf16", "fp8_ds_mla", NULL};
+static const char *const weight_choices[] = {"auto", "int8", NULL};
 static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
 static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
 static const char *const kernel_dtype_choices[] = {"all",     "bf16", "f16", "f32",
-                                                   "f8_e4m3", "i4",   NULL};
+                                                   "f8_e4m3", "i8",   "i4",  NULL};
 static const char *const op_choices[] = {
     "all",      "gemm",   "gemm_heads",   "experts", "latent_attention", "expanded_attention",
     "rms_norm", "router", "cache_append", NULL};
@@ -113,6 +114,17 @@ const struct option option_table[] = {
      .choices = load_choices,
      .section = "Model",
      .help = "dummy: random weights, only config.json is read"},
+    {.name = "weight-dtype",
+     .value_name = "TYPE",
+     .type = OPTION_CHOICE,
+     .at = AT(weight_dtype),
+     .commands = ENGINE | INSPECT,
+     .initial = "auto",
+     .choices = weight_choices,
+     .section = "Model",
+     .help = "numbers of the large matrices in memory; auto: as stored.  int8: rounded while they "
+             "are loaded, with a scale for each row and 128 columns, and multiplied by inputs "
+             "rounded alike; int4 stays"},
 
     {.name = "prompt",
      .value_name = "TEXT",
@@ -569,7 +581,8 @@ static const char *const later_options[] = {"dp",
 
 static const char *const later_values[][2] = {{"backend", "cuda"}};
 
-static const char *const elsewhere[][2] = {{"tensor-parallel-size", "tp"},
+static const char *const elsewhere[][2] = {{"quantization", "weight-dtype"},
+                                           {"tensor-parallel-size", "tp"},
                                            {"tp-size", "tp"},
                                            {"expert-parallel-size", "ep"},
                                            {"ep-size", "ep"},

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "runtime/weight_quantize.h"
 #include "runtime/weight_reader.h"
 
 enum { PROGRESS_BYTES = 32 << 20 }; /* that a thread reads between two reports */
@@ -133,6 +134,16 @@ static struct units units_of(const struct loader *l, const struct weight_item *i
     }
 }
 
+/* The type of the matrix that a tensor becomes; a tied embedding becomes lm_head too. */
+static enum dtype resident_dtype(const struct loader *l, const struct weight_item *item,
+                                 const struct weight_source *source)
+{
+    struct weight_item as = *item;
+    if (item->field == WEIGHT_EMBEDDING && l->config->ties_embeddings)
+        as.field = WEIGHT_HEAD;
+    return weight_resident_dtype(&as, source, l->options->to_i8);
+}
+
 static void set_shape(struct matrix *w, int64_t n, int64_t k)
 {
     w->n = n;
@@ -197,12 +208,14 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
             return STATUS_OK;
         matrix = &l->weights->head;
     }
-    *matrix = (struct matrix){.dtype = source.dtype,
+    *matrix = (struct matrix){.dtype = resident_dtype(l, item, &source),
                               .count = count,
                               .n = dim[0],
                               .k = dim[1],
                               .units = units_of(l, item, &columns),
                               .scales = column_scales(&source, columns.begin)};
+    if (matrix->dtype == DTYPE_I8)
+        matrix->scales = weight_i8_scales(columns.begin);
     return take_matrix(l, matrix);
 }
 
@@ -287,7 +300,7 @@ static void place_rows(struct loader *l, const struct weight_item *item, enum dt
         size_t row_bytes = (size_t)width * dtype_bytes(dtype);
         memcpy((char *)l->weights->embedding.data + (size_t)local * row_bytes, from,
                (size_t)n * row_bytes);
-        if (l->config->ties_embeddings)
+        if (l->config->ties_embeddings && l->weights->head.dtype == dtype)
             matrix_pack(&l->weights->head, 0, local, n, from, width);
     } else {
         assert(item->field == WEIGHT_UKV);
@@ -304,21 +317,56 @@ struct slice {
     const struct weight_source *source;
     struct span rows, columns; /* of the slice */
     struct span next;          /* rows being read */
+    struct span read;          /* columns being read: of a matrix in 8 bits also its neighbours' */
+    struct matrix *rounded;    /* that matrix, NULL without one, and which of its `count` */
+    int index;
     int64_t step; /* rows that are not divided: a block of a matrix, a head of kv_b_proj */
 };
+
+/* What a matrix in 8 bits needs before its rows are read. */
+static enum status begin_rounding(struct slice *slice)
+{
+    struct loader *l = slice->loader;
+    const struct weight_item *item = slice->item;
+    slice->read = slice->columns;
+    if (resident_dtype(l, item, slice->source) != DTYPE_I8)
+        return STATUS_OK;
+    slice->rounded =
+        item->field == WEIGHT_EMBEDDING ? &l->weights->head : target_matrix(l, item, &slice->index);
+    slice->read = weight_i8_columns(&slice->columns, item->dim[1]);
+    if (slice->source->scale_rows == 0)
+        return STATUS_OK;
+    return weight_reader_scales(&l->thread[0].reader, item, slice->source, &slice->rows,
+                                &slice->read);
+}
+
+/* Rows [row, row + n) of the tensor, as read, into the matrix in 8 bits. */
+static void round_rows(const struct slice *slice, int64_t row, int64_t n, const char *from)
+{
+    const struct weight_rows rows = {.data = from,
+                                     .source = slice->source,
+                                     .reader = &slice->loader->thread[0].reader,
+                                     .rows = {row, row + n},
+                                     .columns = slice->read};
+    weight_quantize(slice->rounded, slice->index, row - slice->rows.begin, slice->columns.begin,
+                    &rows);
+}
 
 static enum status load_rows(struct slice *slice, struct weight_reader *reader, int64_t begin,
                              int64_t end)
 {
-    int64_t capacity = weight_reader_capacity(reader, slice->source, span_size(slice->columns));
+    int64_t capacity = weight_reader_capacity(reader, slice->source, span_size(slice->read));
     int64_t most = slice->step > capacity ? capacity : capacity / slice->step * slice->step;
     if (slice->item->field == WEIGHT_UKV)
         most = slice->step;
     for (int64_t row = begin; row < end; row += most) {
         int64_t n = end - row < most ? end - row : most;
-        TRY(weight_reader_rows(reader, slice->item, slice->source, &slice->columns, row, n));
-        place_rows(slice->loader, slice->item, slice->source->dtype, &slice->rows, &slice->columns,
-                   row, n, reader->rows);
+        TRY(weight_reader_rows(reader, slice->item, slice->source, &slice->read, row, n));
+        if (slice->rounded != NULL)
+            round_rows(slice, row, n, reader->rows);
+        if (slice->rounded == NULL || slice->item->field == WEIGHT_EMBEDDING)
+            place_rows(slice->loader, slice->item, slice->source->dtype, &slice->rows,
+                       &slice->columns, row, n, reader->rows);
     }
     return STATUS_OK;
 }
@@ -362,6 +410,7 @@ static enum status load_item(void *context, const struct weight_item *item)
     TRY(weights_find(l->config, l->checkpoint, item, &source));
     if (item->field == WEIGHT_UKV)
         slice.step = l->config->d_n + l->config->d_v;
+    TRY(begin_rounding(&slice));
     const struct span one = {slice.rows.begin, slice.rows.begin + 1};
     int64_t row_bytes = weight_source_bytes(&source, &one, &slice.columns) + 1;
     int64_t most = (PROGRESS_BYTES / row_bytes / slice.step + 1) * slice.step * l->n_threads;
@@ -376,7 +425,7 @@ static enum status load_item(void *context, const struct weight_item *item)
         if (l->options->on_progress != NULL)
             l->options->on_progress(l->options->progress_context, l->weights->bytes_read, l->total);
     }
-    if (source.scale_rows > 0)
+    if (source.scale_rows > 0 && slice.rounded == NULL)
         TRY(place_scales(l, item, &source, &slice.rows, &slice.columns));
     return STATUS_OK;
 }
@@ -392,6 +441,8 @@ static enum status check_expert_types(void *context, const struct weight_item *i
     TRY(weights_find(l->config, l->checkpoint, item, &source));
     const struct matrix *all = target_matrix(l, item, &index);
     enum dtype scales = column_scales(&source, 0).dtype;
+    if (all->dtype == DTYPE_I8 && resident_dtype(l, item, &source) == DTYPE_I8)
+        return STATUS_OK; /* rounded from whatever is stored */
     if (source.dtype != all->dtype || (source.scale != NULL && scales != all->scales.dtype))
         FAIL(
             STATUS_UNSUPPORTED,

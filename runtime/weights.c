@@ -1,5 +1,6 @@
 /* weights.c - the one table of tensors of both graphs, and what a plan cuts of each. */
 #include "runtime/weights.h"
+#include "runtime/weight_quantize.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -298,6 +299,7 @@ struct byte_count {
     const struct model_config *config;
     const struct safetensors *checkpoint;
     const struct shard_plan *plan;
+    int to_i8;
     int64_t bytes;
 };
 
@@ -308,7 +310,9 @@ static enum status count_bytes(void *context, const struct weight_item *item)
     struct span rows, columns;
     TRY(weights_find(count->config, count->checkpoint, item, &source));
     weight_slice(count->config, count->plan, item, &rows, &columns);
-    count->bytes += weight_source_bytes(&source, &rows, &columns);
+    count->bytes += weight_resident_dtype(item, &source, count->to_i8) == DTYPE_I8
+                        ? weight_i8_bytes(&rows, &columns)
+                        : weight_source_bytes(&source, &rows, &columns);
     return STATUS_OK;
 }
 
@@ -316,7 +320,17 @@ enum status weights_rank_bytes(const struct model_config *config,
                                const struct safetensors *checkpoint, const struct shard_plan *plan,
                                int64_t *bytes)
 {
-    struct byte_count count = {config, checkpoint, plan, 0};
+    struct byte_count count = {config, checkpoint, plan, 0, 0};
+    TRY(weights_each(config, count_bytes, &count));
+    *bytes = count.bytes;
+    return STATUS_OK;
+}
+
+enum status weights_rank_i8_bytes(const struct model_config *config,
+                                  const struct safetensors *checkpoint,
+                                  const struct shard_plan *plan, int64_t *bytes)
+{
+    struct byte_count count = {config, checkpoint, plan, 1, 0};
     TRY(weights_each(config, count_bytes, &count));
     *bytes = count.bytes;
     return STATUS_OK;

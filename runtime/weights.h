@@ -118,6 +118,11 @@ enum status weights_rank_bytes(const struct model_config *config,
                                const struct safetensors *checkpoint, const struct shard_plan *plan,
                                int64_t *bytes);
 
+/* The same as --weight-dtype int8 keeps them (runtime/weight_quantize.h). */
+enum status weights_rank_i8_bytes(const struct model_config *config,
+                                  const struct safetensors *checkpoint,
+                                  const struct shard_plan *plan, int64_t *bytes);
+
 /* Checks that the checkpoint has every tensor with the right shape and a dtype we multiply from.
  * Errors: STATUS_INVALID, STATUS_UNSUPPORTED; the text names file, tensor, found, expected.  A tensor
  * that belongs to no known part (a graph we do not have) is refused by name; MTP tensors

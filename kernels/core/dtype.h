@@ -21,7 +21,7 @@ enum dtype {
     DTYPE_I32,
     DTYPE_I64,
     DTYPE_U8,
-    DTYPE_I8,
+    DTYPE_I8, /* in packed matrices (matrix.h) value + 128 */
     DTYPE_I4, /* only in packed matrices (matrix.h): two to a byte, value + 8 */
     DTYPE_COUNT
 };

@@ -30,7 +30,7 @@ size_t matrix_block_bytes(const struct matrix *w)
 
 size_t matrix_block_at(const struct matrix *w, int64_t block)
 {
-    int64_t place = block % MATRIX_BUNDLE;
+    int64_t place = block % matrix_bundle(w->dtype);
     return (size_t)(block - place) * matrix_block_bytes(w) +
            (size_t)(place * matrix_line_bytes(w->dtype));
 }
@@ -156,6 +156,22 @@ void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const v
                 pack_row(&one, r, from + (r - row) * stride, j,
                          w->k - j < COLUMNS ? w->k : j + COLUMNS);
     }
+}
+
+void matrix_put_i8(struct matrix *w, int index, int64_t row, int64_t column, const uint8_t *numbers,
+                   int64_t count)
+{
+    enum { COLUMNS = 4 };
+    struct matrix one = matrix_at(w, index);
+    char *at = row_word(&one, row);
+    int64_t j = column, end = column + count, step = matrix_line_step(w, row / MATRIX_BLOCK);
+    assert(w->dtype == DTYPE_I8 && 0 <= column && end <= w->k && 0 <= row && row < w->n);
+    for (; j < end && j % COLUMNS != 0; j++)
+        at[j / COLUMNS * step + j % COLUMNS] = (char)*numbers++;
+    for (; j + COLUMNS <= end; j += COLUMNS, numbers += COLUMNS)
+        memcpy(at + j / COLUMNS * step, numbers, COLUMNS);
+    for (; j < end; j++)
+        at[j / COLUMNS * step + j % COLUMNS] = (char)*numbers++;
 }
 
 void matrix_pack_transposed(struct matrix *w, int index, const void *source, int64_t source_stride)

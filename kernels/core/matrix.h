@@ -10,12 +10,13 @@
  *     F16             2             1     [k][16]
  *     BF16            4             2     [ceil(k / 2)][16][2]
  *     F8_E4M3         4             4     [ceil(k / 4)][16][4]
- *     I4              4             8     [ceil(k / 8)][16][8], half a byte each
+ *     I8              4             4     [ceil(k / 4)][16][4], number + 128
+ *     I4              4             8     [ceil(k / 8)][16][8], half a byte each, number + 8
  *
  * Rows past n and columns past k are zero bits.  A vector of 16 lanes takes a
  * column out of a line with one or two operations.
  *
- * Four blocks make a bundle (the last may have fewer), and the lines of its blocks
+ * Four blocks, two of I8, make a bundle (the last may have fewer), and the lines of its blocks
  * take turns: line 0 of each, then line 1 of each.  A core needs the chains of
  * several blocks side by side, and reads them as one sequence, which is what
  * memory is fastest at (0.95 to 1.08 of a streaming read on Zen 4, where eight
@@ -38,6 +39,15 @@
  * begin inside a group of the whole tensor, so the first group may be shorter.
  * A backend may multiply a number by a power of two and the activation by its
  * inverse, which changes nothing but where numbers overflow or lose bits.
+ *
+ * I8 is multiplied in integers.  The columns of a run - a group, cut where a unit
+ * cuts it - are rounded to 8 bits for each input row, with m the largest |x| of
+ * them and every operation rounded once, to nearest, ties to even:
+ *     q_j = round(x_j * (127 / m)),  x_scale = m / 127,
+ * and both are 0 where m < 2^-100.  The unit's sum is the chain
+ *     fma(scale * x_scale, sum over the run of number_j * q_j, sum)
+ * over its runs, from zero; the inner sum is exact.  A run with an infinity or NaN
+ * in x has x_scale NaN, and so has every output of that row.
  */
 #ifndef KERNELS_CORE_MATRIX_H
 #define KERNELS_CORE_MATRIX_H
@@ -45,9 +55,12 @@
 #include "kernels/core/tensor.h"
 
 enum {
-    MATRIX_BLOCK = 16, /* output rows stored side by side */
-    MATRIX_BUNDLE = 4, /* blocks whose lines take turns */
-    UNITS = 8          /* reduction units of a sum that a layout can cut */
+    MATRIX_BLOCK = 16,     /* output rows stored side by side */
+    MATRIX_BUNDLE = 4,     /* blocks whose lines take turns, at most */
+    UNITS = 8,             /* reduction units of a sum that a layout can cut */
+    MATRIX_I8_STEP = 1024, /* most columns of a group of I8: its sums are exact in f32 */
+    MATRIX_I8_WIDTH =
+        1 << 18 /* most columns of an I8 matrix: of a row that products keep rounded */
 };
 
 /* First of the items that unit u of n items holds; unit u is [unit_begin(u, n), unit_begin(u+1, n)). */
@@ -81,26 +94,35 @@ struct matrix_scales {
 /* `count` matrices [n, k] of one shape, one after another (one per head or expert; 1 otherwise). */
 struct matrix {
     void *data;       /* packed; device memory owned by an arena */
-    enum dtype dtype; /* F32, F16, BF16, F8_E4M3 or I4: the stored type, multiplied from as it is */
+    enum dtype dtype; /* F32, F16, BF16, F8_E4M3, I8 or I4: multiplied from as it is stored */
     int count;
     int64_t n, k;
     struct units units;
-    struct matrix_scales scales; /* of F8_E4M3 and I4 */
+    struct matrix_scales scales; /* of F8_E4M3, I8 and I4 */
 };
 
 static inline int matrix_is_quantized(const struct matrix *w)
 {
-    return w->dtype == DTYPE_F8_E4M3 || w->dtype == DTYPE_I4;
+    return w->dtype == DTYPE_F8_E4M3 || w->dtype == DTYPE_I8 || w->dtype == DTYPE_I4;
 }
 
 /* Columns of a line, and its bytes. */
 static inline int matrix_line_columns(enum dtype dtype)
 {
-    return dtype == DTYPE_I4 ? 8 : dtype == DTYPE_F8_E4M3 ? 4 : dtype == DTYPE_BF16 ? 2 : 1;
+    return dtype == DTYPE_I4                             ? 8
+           : dtype == DTYPE_I8 || dtype == DTYPE_F8_E4M3 ? 4
+           : dtype == DTYPE_BF16                         ? 2
+                                                         : 1;
 }
 static inline int matrix_line_bytes(enum dtype dtype)
 {
     return MATRIX_BLOCK * (dtype == DTYPE_F16 ? 2 : 4);
+}
+
+/* Blocks of a bundle: as many as products of the type take at once. */
+static inline int64_t matrix_bundle(enum dtype dtype)
+{
+    return dtype == DTYPE_I8 ? MATRIX_BUNDLE / 2 : MATRIX_BUNDLE;
 }
 
 /* Blocks of 16 output rows in one of the `count` matrices, and bytes of a block. */
@@ -114,8 +136,8 @@ size_t matrix_block_bytes(const struct matrix *w);
 size_t matrix_block_at(const struct matrix *w, int64_t block);
 static inline int64_t matrix_line_step(const struct matrix *w, int64_t block)
 {
-    int64_t left = matrix_blocks(w) - block / MATRIX_BUNDLE * MATRIX_BUNDLE;
-    return (left < MATRIX_BUNDLE ? left : MATRIX_BUNDLE) * matrix_line_bytes(w->dtype);
+    int64_t bundle = matrix_bundle(w->dtype), left = matrix_blocks(w) - block / bundle * bundle;
+    return (left < bundle ? left : bundle) * matrix_line_bytes(w->dtype);
 }
 
 /* Bytes of all `count` matrices as packed, without and with only their scales. */
@@ -132,10 +154,15 @@ int64_t matrix_group(const struct matrix *w, int index, int64_t column);
 struct matrix matrix_at(const struct matrix *w, int index);
 
 /* Packs rows [row, row + rows) of matrix `index` from row-major `source` (host memory, the same
- * dtype; for I4 a byte for each number, 0 .. 15), whose rows stand `source_stride` elements apart.
+ * dtype; for I4 a byte for each number, 0 .. 15, for I8 number + 128), whose rows stand
+ * `source_stride` elements apart.
  * `w->data` must be host memory that was zero before; devices receive it by copy_in. */
 void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
                  int64_t source_stride);
+
+/* Stores numbers of I8 (each + 128), columns [column, column + count) of one row. */
+void matrix_put_i8(struct matrix *w, int index, int64_t row, int64_t column, const uint8_t *numbers,
+                   int64_t count);
 
 /* Packs the transpose: column c of `source` [k, n] (row-major, stride `source_stride`) becomes row c
  * of matrix `index`.  Not for I4. */

@@ -17,10 +17,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   target_compile_options(cpu_avx512 PRIVATE -mavx2 -mfma -mavx512f -mavx512bw -mavx512dq -mavx512vl
     -mprefer-vector-width=512)
   target_compile_definitions(cpu_avx512 PRIVATE ISA_AVX512)
+  # integer products once more for AVX-512 with VNNI; they are chosen inside the table of AVX-512
+  add_library(cpu_avx512vnni OBJECT ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/product_i8.c)
+  target_compile_options(cpu_avx512vnni PRIVATE $<TARGET_PROPERTY:cpu_avx512,COMPILE_OPTIONS>
+    -mavx512vnni)
+  target_compile_definitions(cpu_avx512vnni PRIVATE ISA_AVX512 ISA_VNNI)
   if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
     target_compile_options(cpu_avx2 PRIVATE -fno-var-tracking)
-    target_compile_options(cpu_avx512 PRIVATE -fno-var-tracking)
+    target_compile_options(cpu_avx512 PRIVATE -fno-var-tracking) # and so for VNNI
   endif()
-  target_sources(cpu PRIVATE $<TARGET_OBJECTS:cpu_avx2> $<TARGET_OBJECTS:cpu_avx512>)
+  target_sources(cpu PRIVATE $<TARGET_OBJECTS:cpu_avx2> $<TARGET_OBJECTS:cpu_avx512>
+    $<TARGET_OBJECTS:cpu_avx512vnni>)
   target_compile_definitions(cpu PRIVATE CPU_HAS_X86_TABLES)
 endif()

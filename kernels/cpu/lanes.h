@@ -15,8 +15,12 @@
 
 #if defined(ISA_AVX512)
 #include <immintrin.h>
+#if defined(ISA_VNNI) /* product_i8.c only */
+#define ISA(name) name##_avx512vnni
+#else
 #define ISA(name) name##_avx512
-#define ISA_NAME  "avx512"
+#endif
+#define ISA_NAME "avx512"
 #elif defined(ISA_AVX2)
 #include <immintrin.h>
 #define ISA(name) name##_avx2

@@ -536,6 +536,10 @@ void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, 
         zero_outputs(y, y_stride, rows, w, begin, end);
         return;
     }
+    if (w->dtype == DTYPE_I8) {
+        ISA(product_i8)(y, y_stride, x, x_stride, rows, w, begin, end);
+        return;
+    }
     int most = rows == 1 ? MATRIX_BUNDLE : rows <= 2 * TILE_ROWS ? FEW_BLOCKS : STRIP_BLOCKS;
     int64_t height = even_share(rows, STRIP_ROWS);
     for (int64_t block = begin; block < end; block += most) {

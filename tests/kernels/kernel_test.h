@@ -96,6 +96,12 @@ static inline size_t stored_bytes(enum dtype dtype)
     return dtype == DTYPE_I4 ? 1 : dtype_bytes(dtype);
 }
 
+/* What a stored number of I8 or I4 stands for. */
+static inline int integer_of_code(enum dtype dtype, unsigned code)
+{
+    return (int)code - (dtype == DTYPE_I8 ? 128 : 8);
+}
+
 /* e4m3 from its definition: (-1)^s 2^(e - 7) 1.f, subnormals 2^-6 0.f */
 static inline double f8_in_double(unsigned bits)
 {
@@ -140,8 +146,9 @@ static inline void weights_quantize(struct weights *w, uint64_t seed)
         int64_t group =
             (i % m->k + (3 + index * m->scales.shift) % m->scales.step) / m->scales.step;
         unsigned code = (unsigned)random_bits(&seed) & (is_i4 ? 15u : 255u);
-        code = !is_i4 && (code & 127u) == 127u ? code - 1 : code; /* no NaN */
-        float number = is_i4 ? (float)code - 8 : (float)f8_in_double(code);
+        code = m->dtype == DTYPE_F8_E4M3 && (code & 127u) == 127u ? code - 1 : code; /* no NaN */
+        float number = m->dtype == DTYPE_F8_E4M3 ? (float)f8_in_double(code)
+                                                 : (float)integer_of_code(m->dtype, code);
         w->stored[i] = (char)code;
         w->values[i] = number * w->scales[row * groups + group];
     }

@@ -29,17 +29,15 @@ static void units_of_a_span_are_the_global_ones_clamped(void **state)
 static const struct {
     enum dtype dtype;
     int columns, bytes;
-} words[] = {{DTYPE_F32, 1, 4},
-             {DTYPE_F16, 1, 2},
-             {DTYPE_BF16, 2, 4},
-             {DTYPE_F8_E4M3, 4, 4},
-             {DTYPE_I4, 8, 4}};
+} words[] = {{DTYPE_F32, 1, 4},     {DTYPE_F16, 1, 2}, {DTYPE_BF16, 2, 4},
+             {DTYPE_F8_E4M3, 4, 4}, {DTYPE_I8, 4, 4},  {DTYPE_I4, 8, 4}};
 enum { N_WORDS = sizeof words / sizeof words[0] };
 
 static void a_line_has_a_word_of_each_of_16_rows_and_lines_of_four_blocks_take_turns(void **state)
 {
     (void)state;
-    enum { COUNT = 2, N = 83, BLOCKS = 6 }; /* a bundle of four blocks, one of two */
+    /* A bundle of four blocks and one of two, or three of two. */
+    enum { COUNT = 2, N = 83, BLOCKS = 6 };
     for (int t = 0; t < N_WORDS; t++) {
         for (int64_t k = 1; k < 20; k++) {
             struct weights w = weights_open(words[t].dtype, COUNT, N, k, 1);
@@ -52,8 +50,9 @@ static void a_line_has_a_word_of_each_of_16_rows_and_lines_of_four_blocks_take_t
             for (int64_t i = 0; i < COUNT * N * k; i++) {
                 int64_t c = i / k / N, r = i / k % N, j = i % k;
                 int64_t bits = words[t].bytes * 8 / columns, block = r / 16;
-                int64_t line =
-                    block < 4 ? j / columns * 4 + block : 4 * lines + j / columns * 2 + block - 4;
+                int64_t bundle = words[t].dtype == DTYPE_I8 || block >= 4 ? 2 : 4;
+                int64_t first = block / bundle * bundle;
+                int64_t line = first * lines + j / columns * bundle + block - first;
                 unsigned char *word = expected + c * BLOCKS * block_bytes + line * line_bytes +
                                       r % 16 * words[t].bytes;
                 if (words[t].dtype == DTYPE_I4)
@@ -75,9 +74,10 @@ static void a_line_has_a_word_of_each_of_16_rows_and_lines_of_four_blocks_take_t
 static void rows_in_parts_and_the_transpose_pack_to_the_same(void **state)
 {
     (void)state;
-    static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F8_E4M3, DTYPE_I4};
+    static const enum dtype types[] = {DTYPE_F32,     DTYPE_F16, DTYPE_BF16,
+                                       DTYPE_F8_E4M3, DTYPE_I8,  DTYPE_I4};
     enum { N = 37, K = 27 };
-    for (int d = 0; d < 5; d++) {
+    for (int d = 0; d < 6; d++) {
         struct weights w = weights_open(types[d], 1, N, K, (uint64_t)d);
         size_t bytes = stored_bytes(types[d]);
         char transposed[N * K * 4];

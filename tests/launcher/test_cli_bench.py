@@ -104,7 +104,7 @@ def test_kernels():
              ("expanded_attention", [], 3)]
     if "SANITIZED" not in os.environ: # a GiB of memory
         cases += [("gemm", ["--dtype", "i4"], 5 * 5 + 3), ("gemm_heads", ["--dtype", "bf16"], 10),
-                  ("experts", ["--dtype", "f8_e4m3"], 3), ("latent_attention", ["--dtype", "f32"], 6)]
+                  ("experts", ["--dtype", "f8_e4m3"], 3), ("experts", ["--dtype", "i8"], 3), ("latent_attention", ["--dtype", "f32"], 6)]
     for op, arguments, count in cases:
         expect_rows(check.run_json(*KERNELS, "--op", op, *arguments), op, count)
     default = check.run("bench", "kernels", "--op", "router", "--repeat", "1", ranks=2)

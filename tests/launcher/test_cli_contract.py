@@ -238,8 +238,38 @@ def test_inspect():
                  "each rank holds a part")
     stored = sum(len(data) for _, _, data in tensors(os.path.join(MODEL, "model.safetensors")).values())
     check.expect(value["weight_bytes"] == stored, "weight_bytes as stored")
+    rounded = check.run_json("inspect", "--model", MODEL, "--tp", "4", "--ep", "2",
+                             "--weight-dtype", "int8")
+    check.expect(rounded["weight_bytes"] == stored, "weight_bytes stay those of the files")
+    check.expect((value["rank_weight_dtype"], rounded["rank_weight_dtype"]) == ("auto", "int8"),
+                 "rank_weight_dtype")
+    for one, other in zip(value["ranks"], rounded["ranks"]): # embedding, norms, kv_b_proj stay
+        share = other["weight_bytes"] / one["weight_bytes"]
+        check.expect(0.5 < share < 0.85, f"bytes of a rank in int8: {share} of bf16")
     table = check.run("inspect", "--model", MODEL, ranks=2)
     check.expect(table.stdout.count(b"parameters") == 1, "one table on two ranks", table)
+
+
+def test_weight_dtype():
+    base = ["generate", "--model", MODEL, "--prompt-ids", "5,6,7,8,9,10", "--max-tokens", "12",
+            "--ignore-eos", "--kv-cache-dtype", "f32"]
+    stored = check.run_json(*base)
+    rounded = check.run_json(*base, "--weight-dtype", "int8")
+    check.expect(rounded["completions"][0]["ids"][:1] != [] and rounded["ranks"] == 1, "int8 runs")
+    for ranks in (2, 4):
+        found = check.run_json(*base, "--weight-dtype", "int8", ranks=ranks)
+        check.expect(found["completions"][0]["ids"] == rounded["completions"][0]["ids"],
+                     f"int8 weights on {ranks} ranks give the ids of one: {found}")
+    one = check.run_json(*base, variables={"LATENTRANK_WEIGHT_DTYPE": "int8"})
+    check.expect(one["completions"] == rounded["completions"], "the variable is the option")
+    config = check.path("int8.json", json.dumps({"weight-dtype": "int8"}))
+    one = check.run_json(*base, "--config", config)
+    check.expect(one["completions"] == rounded["completions"], "and so is the file")
+    dummy = check.run_json(*base, "--load-format", "dummy", "--weight-dtype", "int8")
+    again = check.run_json(*base, "--load-format", "dummy")
+    check.expect(dummy["completions"][0]["ids"] and again["completions"][0]["ids"],
+                 "random weights can be rounded too")
+    check.expect(stored["completions"][0]["ids"], "as stored")
 
 
 def test_inspect_published():
@@ -340,6 +370,7 @@ test_side_by_side()
 test_golden()
 test_inspect()
 test_inspect_published()
+test_weight_dtype()
 test_make_model()
 test_precedence()
 test_help_and_version()

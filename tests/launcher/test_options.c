@@ -237,6 +237,8 @@ static void bad_values_are_refused_with_what_was_expected(void **state)
         {"--max_tokens 3", "did you mean --max-tokens?"},
         {"--tempreature 3", "did you mean --temperature?"},
         {"--tensor-parallel-size 3", "did you mean --tp?"},
+        {"--quantization int8", "did you mean --weight-dtype?"},
+        {"--weight-dtype int4", "found 'int4', expected auto or int8"},
         {"--layers 3", "generate does not take --layers (make-model does)"},
         {"--text x", "(tokenize and detokenize do)"},
     };
@@ -305,7 +307,7 @@ static void commands_demand_what_they_need(void **state)
     expect_failure("latentrank bench latency --model m --batch-size 0", "", "from 1 to 65536");
     expect_failure("latentrank bench latency --model m --prompt x", "", "does not take --prompt");
     expect_failure("latentrank bench kernels --model m", "", "does not take --model");
-    expect_failure("latentrank bench kernels --dtype i8", "", "f8_e4m3 or i4");
+    expect_failure("latentrank bench kernels --dtype u8", "", "f8_e4m3, i8 or i4");
     expect_failure("latentrank bench kernels --op mla", "", "latent_attention");
     expect_failure("latentrank inspect", "", "--model or --model-config");
     expect_failure("latentrank inspect --model m --model-config c", "", "exclude");
