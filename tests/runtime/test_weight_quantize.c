@@ -95,11 +95,13 @@ static void matrix_free(struct matrix *w)
     free(w->scales.data);
 }
 
-/* As the table of matrix.h says: [ceil(k / 4)][16][4] in each block. */
+/* As the table of matrix.h says: lines [16][4], those of two blocks by turns, the last alone if odd. */
 static int number_at(const struct matrix *w, int64_t row, int64_t j)
 {
-    const unsigned char *block = (const unsigned char *)w->data + row / 16 * ((w->k + 3) / 4 * 64);
-    return block[j / 4 * 64 + row % 16 * 4 + j % 4] - 128;
+    int64_t block = row / 16, lines = (w->k + 3) / 4, pair = block / 2 * 2;
+    int64_t in_pair = pair + 1 < (w->n + 15) / 16 ? 2 : 1;
+    int64_t line = pair * lines + j / 4 * in_pair + block - pair;
+    return ((const unsigned char *)w->data)[line * 64 + row % 16 * 4 + j % 4] - 128;
 }
 
 static float scale_at(const struct matrix *w, int64_t row, int64_t j)
