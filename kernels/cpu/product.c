@@ -21,8 +21,9 @@
 
 enum {
     STRIP_ROWS = 100, /* input rows of a strip: whole tiles */
-    STRIP_BLOCKS = 8, /* blocks of 16 outputs in a strip; a single row takes bundle by bundle */
-    FEW_BLOCKS = 16,  /* ... of up to two tiles, so that packing rows costs little */
+    STRIP_BLOCKS =
+        16, /* blocks of 16 outputs in a strip, for each of which its rows are packed again;
+                          a single row takes bundle by bundle */
     SUMS = STRIP_ROWS * STRIP_BLOCKS * MATRIX_BLOCK, /* of a strip */
     CHUNK = 256, /* columns between two visits of the sums: whole lines */
     LEVELS = 4   /* sums waiting for their partner in a tree of 8 */
@@ -30,12 +31,12 @@ enum {
 
 /* The weights of a strip, and the unit that is summed. */
 struct strip {
-    const char *block[FEW_BLOCKS]; /* line 0 of each block; the last one repeats past n */
+    const char *block[STRIP_BLOCKS]; /* line 0 of each block; the last one repeats past n */
     enum dtype dtype;
     int n_blocks;
-    int64_t step[FEW_BLOCKS]; /* bytes from a line of the block to its next */
-    int64_t next;             /* bytes from a block to the one at its place in the next strip */
-    const void *scale[FEW_BLOCKS]; /* group 0 of each block; of quantized weights */
+    int64_t step[STRIP_BLOCKS]; /* bytes from a line of the block to its next */
+    int64_t next;               /* bytes from a block to the one at its place in the next strip */
+    const void *scale[STRIP_BLOCKS]; /* group 0 of each block; of quantized weights */
     enum dtype scale_dtype;
     int64_t group_first, group_step; /* column j is of group (j + group_first) / group_step */
     int64_t begin, end;              /* columns of the unit */
@@ -310,22 +311,14 @@ static ALWAYS_INLINE void packed_tile(const struct sums *sums, int R, int B, int
 
 /* --- chunks --- */
 
-/* packed[rows][CHUNK] = `columns` columns of each row from column `at` on, so that a tile addresses its
- * rows from one pointer; rows up to `padded` are zero. */
+/* packed[rows][CHUNK] = `columns` columns of each row, so that a tile addresses its rows from one pointer;
+ * and a row of zeros, since tiles have at most one row more than there are. */
 static ALWAYS_INLINE void pack_rows(float *packed, const float *x, int64_t x_stride, int rows,
-                                    int padded, int64_t at, int64_t columns, enum dtype dtype)
+                                    int64_t columns, enum dtype dtype)
 {
     for (int r = 0; r < rows; r++)
-        copy_columns(packed + r * CHUNK, x + r * x_stride + at, columns, dtype);
-    for (int r = rows; r < padded; r++)
-        memset(packed + r * CHUNK, 0, (size_t)columns * sizeof *x);
-}
-
-/* What each of the fewest parts of at most `most` rows gets, as even as can be; 0 of none. */
-static ALWAYS_INLINE int64_t even_share(int64_t rows, int64_t most)
-{
-    int64_t n_parts = (rows + most - 1) / most;
-    return n_parts > 0 ? (rows + n_parts - 1) / n_parts : 0;
+        copy_columns(packed + r * CHUNK, x + r * x_stride, columns, dtype);
+    memset(packed + rows * CHUNK, 0, (size_t)columns * sizeof *x);
 }
 
 /* Line `column` is in, of a block. */
@@ -378,15 +371,14 @@ static ALWAYS_INLINE void packed_piece(const struct sums *sums, const float *pac
                                        const struct strip *strip, int bundle, int64_t begin,
                                        int64_t end, enum dtype dtype)
 {
-    int height = (int)even_share(rows, TILE_ROWS);
     int64_t ahead =
         next_piece(strip, bundle, begin, end, dtype) - block_line(strip, bundle, begin, dtype);
     for (int64_t j = begin; j < end;) {
         const struct stretch stretch = stretch_at(strip, j, end, dtype);
-        for (int r = 0; r < rows; r += height) {
+        for (int r = 0; r < rows; r += TILE_ROWS) {
             const struct sums own = {sums->unit + r * sums->stride, sums->group + r * sums->stride,
                                      sums->stride};
-            packed_rows(&own, rows - r < height ? rows - r : height,
+            packed_rows(&own, rows - r < TILE_ROWS ? rows - r : TILE_ROWS,
                         packed + r * CHUNK + (j - begin), strip, bundle, ahead, &stretch, dtype);
         }
         j = stretch.end;
@@ -396,10 +388,10 @@ static ALWAYS_INLINE void packed_piece(const struct sums *sums, const float *pac
 static ALWAYS_INLINE void some_rows(const struct sums *sums, const float *x, int64_t x_stride,
                                     int rows, const struct strip *strip, enum dtype dtype)
 {
-    _Alignas(64) float packed[STRIP_ROWS * CHUNK];
+    _Alignas(64) float packed[(STRIP_ROWS + 1) * CHUNK];
     for (int64_t at = strip->begin; at < strip->end; at += CHUNK) {
         int64_t end = at + CHUNK < strip->end ? at + CHUNK : strip->end;
-        pack_rows(packed, x, x_stride, rows, STRIP_ROWS, at, end - at, dtype);
+        pack_rows(packed, x + at, x_stride, rows, end - at, dtype);
         for (int b = 0; b < strip->n_blocks; b += MATRIX_BUNDLE)
             packed_piece(sums, packed, rows, strip, b, at, end, dtype);
     }
@@ -540,12 +532,11 @@ void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, 
         ISA(product_i8)(y, y_stride, x, x_stride, rows, w, begin, end);
         return;
     }
-    int most = rows == 1 ? MATRIX_BUNDLE : rows <= 2 * TILE_ROWS ? FEW_BLOCKS : STRIP_BLOCKS;
-    int64_t height = even_share(rows, STRIP_ROWS);
+    int most = rows == 1 ? MATRIX_BUNDLE : STRIP_BLOCKS;
     for (int64_t block = begin; block < end; block += most) {
         int n_blocks = (int)(end - block < most ? end - block : most);
-        for (int64_t r = 0; r < rows; r += height) {
-            int n_rows = (int)(rows - r < height ? rows - r : height);
+        for (int64_t r = 0; r < rows; r += STRIP_ROWS) {
+            int n_rows = (int)(rows - r < STRIP_ROWS ? rows - r : STRIP_ROWS);
             strip_product(y + r * y_stride, y_stride, x + r * x_stride, x_stride, n_rows, w, block,
                           n_blocks, most);
         }
