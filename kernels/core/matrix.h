@@ -117,9 +117,11 @@ struct matrix matrix_at(const struct matrix *w, int index);
 
 /* Packs rows [row, row + rows) of matrix `index` from row-major `source` (host memory, the same
  * dtype; for I4 a byte for each number, 0 .. 15), whose rows stand `source_stride` elements apart.
- * `w->data` must be host memory that was zero before; devices receive it by copy_in. */
-void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
-                 int64_t source_stride);
+ * `w->data` must be host memory that was zero before; devices receive it by copy_in.
+ * Returns 0 when one of the numbers is NaN or infinite: looking costs next to nothing here, where all
+ * are in registers. */
+int matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
+                int64_t source_stride);
 
 /* Packs the transpose: column c of `source` [k, n] (row-major, stride `source_stride`) becomes row c
  * of matrix `index`.  Not for I4. */
