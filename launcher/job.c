@@ -57,28 +57,35 @@ static struct engine_options engine_options_of(const struct options *options,
     return engine;
 }
 
+enum status job_bind(struct job *job)
+{
+    struct topology topology;
+    enum status status =
+        topology_bind(&topology, &job->process, job->options->numa_bind == NUMA_AUTO);
+    TRY(comm_agree(&job->world, status));
+    job->n_threads = (int)(job->options->threads > 0 ? job->options->threads : topology.own_cores);
+    if (job->n_threads < 1)
+        job->n_threads = 1;
+    return STATUS_OK;
+}
+
 enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job *job,
                             const struct job_capacity *capacity)
 {
     struct progress progress;
-    struct topology topology;
     struct engine_options options = engine_options_of(job->options, capacity);
     int64_t begin_ns = progress_now_ns();
 
     /* before any large allocation, so that memory comes from the node's own part */
-    enum status status =
-        topology_bind(&topology, &job->process, job->options->numa_bind == NUMA_AUTO);
-    TRY(comm_agree(&job->world, status));
+    TRY(job_bind(job));
     TRY(model_tokenizer_compare(&job->world, job->options->model));
-    options.n_threads =
-        (int)(job->options->threads > 0 ? job->options->threads : topology.own_cores);
-    if (options.n_threads < 1)
-        options.n_threads = 1;
-    job->n_threads = options.n_threads;
+    options.n_threads = job->n_threads;
     progress_begin(&progress, "loading", PROGRESS_BYTES, job_is_root(job));
     options.on_progress = show_loading;
     options.progress_context = &progress;
-    status = engine_open(engine, &options, &job->process);
+    enum status status = engine_open(engine, &options, &job->process);
+    if (status == STATUS_OK)
+        progress_summarize(&progress, "loaded", job->process.size > 1 ? " (rank 0)" : NULL);
     progress_end(&progress);
     *load_ns = progress_now_ns() - begin_ns;
     return status;

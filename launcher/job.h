@@ -14,7 +14,7 @@ struct job {
     struct process process;
     struct comm world;
     int is_started, has_world;
-    int n_threads; /* of this rank, once the engine is open */
+    int n_threads; /* of this rank, once it is bound */
 };
 
 /* What a command wants to run at once. */
@@ -36,6 +36,9 @@ static inline int job_is_root(const struct job *job)
 {
     return job->process.rank == 0;
 }
+
+/* Binds this rank and sets n_threads to its --threads, else its share of the cores.  Collective. */
+enum status job_bind(struct job *job);
 
 /* Binds this rank, compares the tokenizer files of all ranks and loads the model, with progress on
  * rank 0.  `capacity` is the same on all ranks.  *load_ns: time it took.  Collective; owner: caller; end

@@ -30,6 +30,7 @@ static const job_command job_commands[COMMAND_COUNT] = {
     [COMMAND_GENERATE] = generate_run,
     [COMMAND_EVAL] = eval_run,
     [COMMAND_BENCH_LATENCY] = bench_latency_run,
+    [COMMAND_BENCH_LOAD] = bench_load_run,
 };
 
 /* Without MPI: the rank that speaks does it all. */

@@ -12,6 +12,7 @@
 #define MAKE_MODEL   (1u << COMMAND_MAKE_MODEL)
 #define LATENCY      (1u << COMMAND_BENCH_LATENCY)
 #define KERNELS      (1u << COMMAND_BENCH_KERNELS)
+#define LOAD         (1u << COMMAND_BENCH_LOAD)
 #define ENGINE       (GENERATE | EVAL | LATENCY)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
 
@@ -70,6 +71,13 @@ const struct command_row command_table[COMMAND_COUNT] = {
          "memory, not in a cache: 1 GiB, less where memory is short.  The ratio is the least time "
          "that the bytes or the arithmetic could take on this machine (a streaming read, "
          "multiply-adds on registers, measured in the same run), over the time it took."},
+    [COMMAND_BENCH_LOAD] =
+        {"bench load", "time to load a model, beside a plain read of the same bytes",
+         "The weights are loaded from the page cache and dropped again, --repeat times, in turn "
+         "with "
+         "a plain copy of the same bytes into fresh memory.  With --cold also from disk, in turn "
+         "with plain reads past the page cache: the model's files are then forgotten by the page "
+         "cache before each run.  The ratio is the time of the plain read over that of loading."},
 };
 
 const struct option option_table[] = {
@@ -77,7 +85,7 @@ const struct option option_table[] = {
      .value_name = "DIR",
      .type = OPTION_TEXT,
      .at = AT(model),
-     .commands = ENGINE | INSPECT | TOKENIZE | DETOKENIZE,
+     .commands = ENGINE | INSPECT | TOKENIZE | DETOKENIZE | LOAD,
      .none = "required",
      .section = "Model",
      .help = "directory of the checkpoint, in Hugging Face layout"},
@@ -294,7 +302,7 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(tp),
-     .commands = ENGINE,
+     .commands = ENGINE | LOAD,
      .none = "the number of ranks",
      .min = 1,
      .max = 4096,
@@ -314,7 +322,7 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(ep),
-     .commands = ENGINE | INSPECT,
+     .commands = ENGINE | INSPECT | LOAD,
      .none = "tp when there are that many experts, else 1",
      .min = 1,
      .max = 4096,
@@ -324,7 +332,7 @@ const struct option option_table[] = {
      .value_name = "HOW",
      .type = OPTION_CHOICE,
      .at = AT(numa_bind),
-     .commands = ENGINE | KERNELS,
+     .commands = ENGINE | KERNELS | LOAD,
      .initial = "auto",
      .choices = numa_choices,
      .section = "Layout",
@@ -333,7 +341,7 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(threads),
-     .commands = ENGINE | KERNELS,
+     .commands = ENGINE | KERNELS | LOAD,
      .none = "the rank's share of the cores",
      .min = 1,
      .max = 1024,
@@ -470,12 +478,19 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(repeat),
-     .commands = LATENCY | KERNELS,
+     .commands = LATENCY | KERNELS | LOAD,
      .initial = "3",
      .min = 1,
      .max = 10000,
      .section = "Measurement",
      .help = "measured runs"},
+    {.name = "cold",
+     .type = OPTION_FLAG,
+     .at = AT(cold),
+     .commands = LOAD,
+     .initial = "false",
+     .section = "Measurement",
+     .help = "also measure with none of the model in the page cache"},
     {.name = "seed",
      .value_name = "N",
      .type = OPTION_INT,

@@ -22,6 +22,7 @@ enum command {
     COMMAND_MAKE_MODEL,
     COMMAND_BENCH_LATENCY,
     COMMAND_BENCH_KERNELS,
+    COMMAND_BENCH_LOAD,
     COMMAND_COUNT,
     COMMAND_NONE = COMMAND_COUNT /* only --help and --version go without */
 };
@@ -92,6 +93,7 @@ struct options {
 
     int64_t batch_size, input_len, output_len, repeat; /* bench */
     int op;                                            /* bench kernels */
+    int cold;                                          /* bench load */
 
     unsigned char source[OPTION_ROWS_MAX]; /* enum option_source of each row of the table */
 };

@@ -47,6 +47,7 @@ void progress_show(struct progress *progress, int64_t done, int64_t total, const
 {
     char line[256];
     int64_t now_ns = progress_now_ns();
+    progress->done = done;
     if (!progress->is_on ||
         now_ns - progress->shown_ns < (progress->is_live ? live_interval_ns : plain_interval_ns))
         return;
@@ -58,6 +59,19 @@ void progress_show(struct progress *progress, int64_t done, int64_t total, const
     put(line, (size_t)used < sizeof line ? (size_t)used : sizeof line - 1);
     progress->is_line_open = progress->is_live;
     failure_line_open(STDERR_FILENO, progress->is_line_open);
+}
+
+void progress_summarize(struct progress *progress, const char *done, const char *more)
+{
+    char line[256];
+    double seconds = (double)(progress_now_ns() - progress->begin_ns) * 1e-9;
+    double gb = (double)progress->done * 1e-9;
+    int is_on = progress->is_on;
+    progress_end(progress);
+    int used = snprintf(line, sizeof line, "latentrank: %s %.2f GB in %.2f s, %.2f GB/s%s\n", done,
+                        gb, seconds, seconds > 0 ? gb / seconds : 0, more == NULL ? "" : more);
+    if (is_on)
+        put(line, (size_t)used < sizeof line ? (size_t)used : sizeof line - 1);
 }
 
 void progress_end(struct progress *progress)

@@ -13,7 +13,7 @@ struct progress {
     enum progress_unit unit;
     int is_on, is_live;
     int is_line_open; /* something stands on the terminal's last line */
-    int64_t begin_ns, shown_ns;
+    int64_t begin_ns, shown_ns, done;
 };
 
 /* `is_on` 0: nothing is ever printed (ranks other than 0). */
@@ -22,6 +22,10 @@ void progress_begin(struct progress *progress, const char *what, enum progress_u
 
 /* Cheap when it is too early to print.  `more` stands at the end of the line; may be NULL. */
 void progress_show(struct progress *progress, int64_t done, int64_t total, const char *more);
+
+/* A last line, printed however short the phase was: "loaded 3.34 GB in 0.42 s, 7.95 GB/s", with `more`
+ * behind it, which may be NULL.  Of phases counted in bytes. */
+void progress_summarize(struct progress *progress, const char *done, const char *more);
 
 /* Clears the line on a terminal.  May be called twice. */
 void progress_end(struct progress *progress);

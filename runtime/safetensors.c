@@ -11,12 +11,13 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { MAX_PATH = 4096, MAX_READ = 1 << 30 };
+enum { MAX_PATH = 4096, MAX_READ = 1 << 30, LOOK_BYTES = 32 << 20 };
 
 struct file {
     char *path;
     char *names; /* of its tensors */
     int fd;
+    int64_t bytes;
 };
 
 struct safetensors {
@@ -100,6 +101,7 @@ static enum status read_header(struct safetensors *checkpoint, int index)
     struct safetensors_header header = {0};
     int64_t file_bytes = 0, header_bytes = 0;
     TRY(read_lengths(file, &file_bytes, &header_bytes));
+    file->bytes = file_bytes;
     char *json = malloc((size_t)header_bytes + 1);
     if (json == NULL)
         FAIL(STATUS_NO_MEMORY, "%s: no memory for a header of %lld bytes", file->path,
@@ -139,6 +141,7 @@ static enum status add_file(struct safetensors *checkpoint, const char *director
     checkpoint->n_files++;
     if (file->fd < 0)
         FAIL(STATUS_IO, "%s: cannot open: %s", path, strerror(errno));
+    page_cache_expect_jumps(file->fd);
     return read_header(checkpoint, checkpoint->n_files - 1);
 }
 
@@ -361,15 +364,68 @@ const char *safetensors_path(const struct safetensors *checkpoint,
     return checkpoint->files[entry->file].path;
 }
 
+static enum status check_range(const struct safetensors *checkpoint,
+                               const struct safetensors_entry *entry, int64_t offset, int64_t bytes)
+{
+    if (offset < 0 || bytes < 0 || bytes > entry->bytes - offset)
+        FAIL(STATUS_INVALID, "%s: %lld bytes at %lld asked of %s, which has %lld",
+             checkpoint->files[entry->file].path, (long long)bytes, (long long)offset, entry->name,
+             (long long)entry->bytes);
+    return STATUS_OK;
+}
+
 enum status safetensors_read(const struct safetensors *checkpoint,
                              const struct safetensors_entry *entry, int64_t offset, int64_t bytes,
                              void *data)
 {
     const struct file *file = &checkpoint->files[entry->file];
-    if (offset < 0 || bytes < 0 || bytes > entry->bytes - offset)
-        FAIL(STATUS_INVALID, "%s: %lld bytes at %lld asked of %s, which has %lld", file->path,
-             (long long)bytes, (long long)offset, entry->name, (long long)entry->bytes);
+    TRY(check_range(checkpoint, entry, offset, bytes));
     return read_at(file->fd, file->path, entry->offset + offset, bytes, data);
+}
+
+enum page_cache_state safetensors_look(struct safetensors_past *past,
+                                       const struct safetensors *checkpoint,
+                                       const struct safetensors_entry *entry, int64_t offset,
+                                       int64_t bytes)
+{
+    const struct file *file = &checkpoint->files[entry->file];
+    int64_t begin = entry->offset + offset, end = begin + bytes;
+    if (past->looked_file == entry->file && past->looked_begin <= begin && end <= past->looked_end)
+        return past->looked;
+    end = begin + LOOK_BYTES > end ? begin + LOOK_BYTES : end;
+    end = end < file->bytes ? end : file->bytes;
+    past->looked_file = entry->file;
+    past->looked_begin = begin;
+    past->looked_end = end;
+    past->looked = page_cache_look(file->fd, begin, end - begin);
+    return past->looked;
+}
+
+void safetensors_past_close(struct safetensors_past *past)
+{
+    if (past->is_open && past->fd >= 0)
+        close(past->fd);
+    past->is_open = 0;
+}
+
+enum status safetensors_read_past(struct safetensors_past *past, char **data, char *buffer,
+                                  const struct safetensors *checkpoint,
+                                  const struct safetensors_entry *entry, int64_t offset,
+                                  int64_t bytes)
+{
+    const struct file *file = &checkpoint->files[entry->file];
+    int64_t at = entry->offset + offset, found = 0;
+    TRY(check_range(checkpoint, entry, offset, bytes));
+    if (!past->is_open || past->file != entry->file) {
+        safetensors_past_close(past);
+        past->is_open = 1;
+        past->fd = page_cache_open_past(file->fd);
+        past->file = entry->file;
+    }
+    *data = buffer + at % PAGE_CACHE_ALIGNMENT;
+    if (past->fd >= 0)
+        found = page_cache_read_past(past->fd, buffer, at, bytes);
+    return read_at(file->fd, file->path, at + found, bytes - found, *data + found);
 }
 
 uint64_t safetensors_hash(const struct safetensors *checkpoint)

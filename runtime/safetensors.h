@@ -2,8 +2,8 @@
  *
  * A file is: u64 length of the header, little endian; the header, JSON; raw data.
  * Only headers are read when a checkpoint is opened; tensor bytes are read by
- * safetensors_read, just the ones asked for, and nothing is mapped, so a byte
- * that belongs to another rank is never touched.
+ * safetensors_read and safetensors_read_past, just the ones asked for and what
+ * shares a page with them, so that a rank leaves the others' parts alone.
  * Source: github.com/huggingface/safetensors, README ("Format").
  */
 #ifndef RUNTIME_SAFETENSORS_H
@@ -11,6 +11,7 @@
 
 #include "kernels/core/dtype.h"
 #include "kernels/core/status.h"
+#include "runtime/page_cache.h"
 
 enum { SAFETENSORS_MAX_DIMS = 4 };
 
@@ -54,6 +55,31 @@ const char *safetensors_path(const struct safetensors *checkpoint,
 enum status safetensors_read(const struct safetensors *checkpoint,
                              const struct safetensors_entry *entry, int64_t offset, int64_t bytes,
                              void *data);
+
+/* A thread's way past the page cache, to the file it read last; where it looked last. */
+struct safetensors_past {
+    int is_open; /* `fd` and `file` mean something; fd -1: this file has no such way */
+    int fd, file;
+    int looked_file;
+    int64_t looked_begin, looked_end; /* in that file */
+    enum page_cache_state looked;
+};
+
+/* Are these bytes of the tensor in the page cache?  Looks at them and some behind, which answer for
+ * the next ones asked about. */
+enum page_cache_state safetensors_look(struct safetensors_past *past,
+                                       const struct safetensors *checkpoint,
+                                       const struct safetensors_entry *entry, int64_t offset,
+                                       int64_t bytes);
+
+/* Reads like safetensors_read, past the page cache where the file system can.  `buffer` is aligned to
+ * PAGE_CACHE_ALIGNMENT and has room for as many bytes more on both sides; *data: where the bytes
+ * begin in it.  End with safetensors_past_close. */
+enum status safetensors_read_past(struct safetensors_past *past, char **data, char *buffer,
+                                  const struct safetensors *checkpoint,
+                                  const struct safetensors_entry *entry, int64_t offset,
+                                  int64_t bytes);
+void safetensors_past_close(struct safetensors_past *past);
 
 /* Hash of all headers and file sizes, to compare between ranks. */
 uint64_t safetensors_hash(const struct safetensors *checkpoint);

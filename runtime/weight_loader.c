@@ -1,13 +1,19 @@
 #include "runtime/weight_loader.h"
 
 #include <assert.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "runtime/weight_quantize.h"
 #include "runtime/weight_reader.h"
 
-enum { PROGRESS_BYTES = 32 << 20 }; /* that a thread reads between two reports */
+enum {
+    PIECE_NUMBERS = 2 << 20, /* of a tensor that a thread takes at a time */
+    IN_FLIGHT = 8            /* reads at once that keep a disk busy */
+};
 
 struct loader {
     struct weights *weights;
@@ -17,14 +23,26 @@ struct loader {
     const struct shard_plan *plan;
     const struct weight_loader_options *options;
     const struct device_ops *device;
-    struct reader_thread *thread; /* [n_threads] */
-    int n_threads;
+    struct reader_thread *thread; /* [n_threads + n_helpers] */
+    int n_threads, n_helpers;
+    atomic_int helpers_begun;
     int64_t total;
+    atomic_llong bytes_read;
+    atomic_llong next_piece;   /* that no thread has taken */
+    atomic_llong failed_piece; /* the first that failed; LLONG_MAX: none */
 };
 
-/* What a thread reads with, and how its part of the last slice went. */
+/* What a thread reads with, where it is, and how it went.
+ *
+ * Every thread walks the table of tensors.  Their pieces are numbered on the way,
+ * some rows each; a thread reads and packs those whose numbers it took. */
 struct reader_thread {
+    struct loader *loader;
     struct weight_reader reader;
+    int is_first;          /* the caller's, which reports progress */
+    int is_begun;          /* a helper that runs */
+    pthread_t handle;      /* of a helper */
+    long long piece, seen; /* the one taken; pieces of tensors walked over */
     enum status status;
     char text[STATUS_TEXT_MAX];
 };
@@ -231,61 +249,61 @@ static void pack_head(struct loader *l, struct mla_weights *mla, int head, const
 
 /* Scales of matrix `index`, whose rows are rows of the tensor from `row` on, its columns from
  * `column` on. */
-static void set_scales(const struct loader *l, const struct weight_source *source, struct matrix *w,
-                       int index, int64_t row, int64_t column)
+static void set_scales(const struct weight_reader *reader, const struct weight_source *source,
+                       struct matrix *w, int index, int64_t row, int64_t column)
 {
     for (int64_t j = 0; j < w->k;) {
         int64_t group = matrix_group(w, index, j);
         for (int64_t i = 0; i < w->n; i++)
-            matrix_set_scale(
-                w, index, i, group,
-                weight_reader_scale(&l->thread[0].reader, source, row + i, column + j));
+            matrix_set_scale(w, index, i, group,
+                             weight_reader_scale(reader, source, row + i, column + j));
         while (j < w->k && matrix_group(w, index, j) == group)
             j++;
     }
 }
 
 /* The same for a transposed one: its rows are columns of the tensor. */
-static void set_scales_transposed(const struct loader *l, const struct weight_source *source,
-                                  struct matrix *w, int index, int64_t row)
+static void set_scales_transposed(const struct weight_reader *reader,
+                                  const struct weight_source *source, struct matrix *w, int index,
+                                  int64_t row)
 {
     for (int64_t j = 0; j < w->k;) {
         int64_t group = matrix_group(w, index, j);
         for (int64_t i = 0; i < w->n; i++)
-            matrix_set_scale(w, index, i, group,
-                             weight_reader_scale(&l->thread[0].reader, source, row + j, i));
+            matrix_set_scale(w, index, i, group, weight_reader_scale(reader, source, row + j, i));
         while (j < w->k && matrix_group(w, index, j) == group)
             j++;
     }
 }
 
 /* All scales of one tensor's slice. */
-static enum status place_scales(struct loader *l, const struct weight_item *item,
-                                const struct weight_source *source, const struct span *rows,
-                                const struct span *columns)
+static enum status place_scales(struct loader *l, struct weight_reader *reader,
+                                const struct weight_item *item, const struct weight_source *source,
+                                const struct span *rows, const struct span *columns)
 {
     int index;
     struct matrix *matrix = target_matrix(l, item, &index);
-    TRY(weight_reader_scales(&l->thread[0].reader, item, source, rows, columns));
+    TRY(weight_reader_scales(reader, item, source, rows, columns));
     if (matrix != NULL) {
-        set_scales(l, source, matrix, index, rows->begin, columns->begin);
+        set_scales(reader, source, matrix, index, rows->begin, columns->begin);
         return STATUS_OK;
     }
     assert(item->field == WEIGHT_UKV);
     struct mla_weights *mla = &l->weights->layer[item->layer].mla;
     for (int head = 0; head < mla->w_uv.count; head++) {
         int64_t row = rows->begin + head * (l->config->d_n + l->config->d_v);
-        set_scales_transposed(l, source, &mla->w_uk_t, head, row);
-        set_scales(l, source, &mla->w_uk, head, row, 0);
-        set_scales(l, source, &mla->w_uv, head, row + l->config->d_n, 0);
+        set_scales_transposed(reader, source, &mla->w_uk_t, head, row);
+        set_scales(reader, source, &mla->w_uk, head, row, 0);
+        set_scales(reader, source, &mla->w_uv, head, row + l->config->d_n, 0);
     }
     return STATUS_OK;
 }
 
-/* `from` holds `n` rows from `row` on (in the tensor's rows). */
-static void place_rows(struct loader *l, const struct weight_item *item, enum dtype dtype,
-                       const struct span *rows, const struct span *columns, int64_t row, int64_t n,
-                       const char *from)
+/* `from` holds `n` rows from `row` on (in the tensor's rows).  Returns 1 when all were looked at on the
+ * way and are finite. */
+static int place_rows(struct loader *l, const struct weight_item *item, enum dtype dtype,
+                      const struct span *rows, const struct span *columns, int64_t row, int64_t n,
+                      const char *from)
 {
     int index;
     int64_t width = span_size(*columns), local = row - rows->begin;
@@ -293,7 +311,7 @@ static void place_rows(struct loader *l, const struct weight_item *item, enum dt
     struct tensor *vector = target_vector(l, item);
 
     if (matrix != NULL) {
-        matrix_pack(matrix, index, local, n, from, width);
+        return matrix_pack(matrix, index, local, n, from, width);
     } else if (vector != NULL) {
         dtype_to_f32((float *)vector->data + local, from, dtype, n);
     } else if (item->field == WEIGHT_EMBEDDING) {
@@ -308,125 +326,225 @@ static void place_rows(struct loader *l, const struct weight_item *item, enum dt
         assert(local % head_rows == 0 && n == head_rows);
         pack_head(l, &l->weights->layer[item->layer].mla, (int)(local / head_rows), from);
     }
+    return 0;
 }
 
-/* The slice of one tensor while the threads read it. */
+/* The slice of one tensor. */
 struct slice {
-    struct loader *loader;
     const struct weight_item *item;
     const struct weight_source *source;
-    struct span rows, columns; /* of the slice */
-    struct span next;          /* rows being read */
-    struct span read;          /* columns being read: of a matrix in 8 bits also its neighbours' */
-    struct matrix *rounded;    /* that matrix, NULL without one, and which of its `count` */
+    struct span rows, columns;
+    struct span read;       /* columns that are read: of a matrix in 8 bits also its neighbours' */
+    struct matrix *rounded; /* that matrix, NULL without one, and which of its `count` */
     int index;
     int64_t step; /* rows that are not divided: a block of a matrix, a head of kv_b_proj */
 };
 
-/* What a matrix in 8 bits needs before its rows are read. */
-static enum status begin_rounding(struct slice *slice)
+/* Whether the tensor becomes a matrix in 8 bits, and what is read for it. */
+static void look_for_rounding(struct loader *l, struct slice *slice)
 {
-    struct loader *l = slice->loader;
     const struct weight_item *item = slice->item;
     slice->read = slice->columns;
     if (resident_dtype(l, item, slice->source) != DTYPE_I8)
-        return STATUS_OK;
+        return;
     slice->rounded =
         item->field == WEIGHT_EMBEDDING ? &l->weights->head : target_matrix(l, item, &slice->index);
     slice->read = weight_i8_columns(&slice->columns, item->dim[1]);
-    if (slice->source->scale_rows == 0)
-        return STATUS_OK;
-    return weight_reader_scales(&l->thread[0].reader, item, slice->source, &slice->rows,
-                                &slice->read);
 }
 
-/* Rows [row, row + n) of the tensor, as read, into the matrix in 8 bits. */
-static void round_rows(const struct slice *slice, int64_t row, int64_t n, const char *from)
+/* Rows [row, row + n) of the tensor, as the reader has them, into the matrix in 8 bits. */
+static enum status round_rows(const struct weight_reader *reader, const struct slice *slice,
+                              int64_t row, int64_t n)
 {
-    const struct weight_rows rows = {.data = from,
+    const struct weight_rows rows = {.data = reader->rows,
                                      .source = slice->source,
-                                     .reader = &slice->loader->thread[0].reader,
+                                     .reader = reader,
                                      .rows = {row, row + n},
                                      .columns = slice->read};
+    TRY(weight_reader_check(reader, slice->item, slice->source, &slice->read, row, n));
     weight_quantize(slice->rounded, slice->index, row - slice->rows.begin, slice->columns.begin,
                     &rows);
+    return STATUS_OK;
 }
 
-static enum status load_rows(struct slice *slice, struct weight_reader *reader, int64_t begin,
+/* Only the caller's thread speaks, so that the report needs no lock. */
+static void count_bytes(struct reader_thread *own, int64_t bytes)
+{
+    struct loader *l = own->loader;
+    int64_t done = atomic_fetch_add(&l->bytes_read, bytes) + bytes;
+    if (own->is_first && l->options->on_progress != NULL)
+        l->options->on_progress(l->options->progress_context, done, l->total);
+}
+
+static void *help(void *context);
+
+/* A core packs faster than a disk reads: more threads than cores keep several reads in flight.  None are
+ * needed while all comes from memory.  A thread that the system refuses is one read less. */
+static void begin_helpers(struct loader *l)
+{
+    if (atomic_exchange(&l->helpers_begun, 1))
+        return;
+    for (int i = l->n_threads; i < l->n_threads + l->n_helpers; i++)
+        l->thread[i].is_begun =
+            pthread_create(&l->thread[i].handle, NULL, help, &l->thread[i]) == 0;
+}
+
+/* Rows [begin, end) of the tensor. */
+static enum status load_rows(struct reader_thread *own, const struct slice *slice, int64_t begin,
                              int64_t end)
 {
-    int64_t capacity = weight_reader_capacity(reader, slice->source, span_size(slice->read));
-    int64_t most = slice->step > capacity ? capacity : capacity / slice->step * slice->step;
+    struct weight_reader *reader = &own->reader;
+    const struct span rows = {begin, end};
+    weight_reader_look(reader, slice->item, slice->source, begin, end - begin);
+    if (reader->state != PAGES_CACHED)
+        begin_helpers(own->loader);
+    if (slice->rounded != NULL && slice->source->scale_rows > 0)
+        TRY(weight_reader_scales(reader, slice->item, slice->source, &rows, &slice->read));
+    int64_t most =
+        weight_reader_count(reader, slice->item, slice->source, &slice->read, slice->step);
     if (slice->item->field == WEIGHT_UKV)
         most = slice->step;
     for (int64_t row = begin; row < end; row += most) {
         int64_t n = end - row < most ? end - row : most;
         TRY(weight_reader_rows(reader, slice->item, slice->source, &slice->read, row, n));
         if (slice->rounded != NULL)
-            round_rows(slice, row, n, reader->rows);
-        if (slice->rounded == NULL || slice->item->field == WEIGHT_EMBEDDING)
-            place_rows(slice->loader, slice->item, slice->source->dtype, &slice->rows,
-                       &slice->columns, row, n, reader->rows);
-    }
-    return STATUS_OK;
-}
-
-/* A thread's share of slice->next: whole steps. */
-static void load_part(void *context, int thread, int n_threads)
-{
-    struct slice *slice = context;
-    struct reader_thread *own = &slice->loader->thread[thread];
-    int64_t n = span_size(slice->next), steps = (n + slice->step - 1) / slice->step;
-    int64_t begin = steps * thread / n_threads * slice->step;
-    int64_t end = steps * (thread + 1) / n_threads * slice->step;
-    end = end < n ? end : n;
-    own->status =
-        load_rows(slice, &own->reader, slice->next.begin + begin, slice->next.begin + end);
-    if (own->status != STATUS_OK)
-        memcpy(own->text, status_text(), strlen(status_text()) + 1);
-}
-
-/* The first failure in the order of rows becomes that of the caller's thread. */
-static enum status first_failure(const struct loader *l)
-{
-    for (int i = 0; i < l->n_threads; i++) {
-        if (l->thread[i].status == STATUS_OK)
+            TRY(round_rows(reader, slice, row, n));
+        if (slice->rounded != NULL && slice->item->field != WEIGHT_EMBEDDING)
             continue;
-        status_set_text(l->thread[i].text);
-        return status_trace(l->thread[i].status, __FILE__, __LINE__, "load_rows");
+        if (!place_rows(own->loader, slice->item, slice->source->dtype, &slice->rows,
+                        &slice->columns, row, n, reader->rows))
+            TRY(weight_reader_check(reader, slice->item, slice->source, &slice->columns, row, n));
     }
     return STATUS_OK;
+}
+
+/* What is read with a tensor's last piece: its scales. */
+static enum status load_scales(struct reader_thread *own, const struct slice *slice)
+{
+    struct weight_source values = *slice->source;
+    values.scale_rows = 0;
+    if (slice->source->scale_rows == 0)
+        return STATUS_OK;
+    if (slice->rounded == NULL) /* else read with each of its pieces */
+        TRY(place_scales(own->loader, &own->reader, slice->item, slice->source, &slice->rows,
+                         &slice->columns));
+    count_bytes(own, weight_source_bytes(slice->source, &slice->rows, &slice->columns) -
+                         weight_source_bytes(&values, &slice->rows, &slice->columns));
+    return STATUS_OK;
+}
+
+/* Piece `index` of a tensor, `most` rows but for the last one. */
+static enum status load_piece(struct reader_thread *own, const struct slice *slice, int64_t index,
+                              int64_t most)
+{
+    struct weight_source values = *slice->source;
+    struct span rows = {.begin = slice->rows.begin + index * most};
+    if (rows.begin >= slice->rows.end)
+        return load_scales(own, slice);
+    rows.end = rows.begin + most < slice->rows.end ? rows.begin + most : slice->rows.end;
+    TRY(load_rows(own, slice, rows.begin, rows.end));
+    values.scale_rows = 0;
+    count_bytes(own, weight_source_bytes(&values, &rows, &slice->columns));
+    return STATUS_OK;
+}
+
+/* The next piece; after a failure none, since pieces before it are all taken. */
+static void take_piece(struct reader_thread *own)
+{
+    own->piece = atomic_fetch_add(&own->loader->next_piece, 1);
+    if (own->piece > atomic_load(&own->loader->failed_piece))
+        own->piece = LLONG_MAX;
+}
+
+/* Pieces of a slice, and rows of each but the last: whole steps, about alike. */
+static int64_t piece_count(const struct slice *slice, int64_t *rows)
+{
+    int64_t steps = (span_size(slice->rows) + slice->step - 1) / slice->step;
+    int64_t step_numbers = span_size(slice->columns) * slice->step;
+    int64_t most = PIECE_NUMBERS / step_numbers + 1;
+    int64_t each = (steps + (steps + most - 1) / most - 1) / ((steps + most - 1) / most);
+    *rows = each * slice->step;
+    return (steps + each - 1) / each;
 }
 
 static enum status load_item(void *context, const struct weight_item *item)
 {
-    struct loader *l = context;
+    struct reader_thread *own = context;
+    struct loader *l = own->loader;
     struct weight_source source;
-    struct slice slice = {.loader = l, .item = item, .source = &source, .step = MATRIX_BLOCK};
+    struct slice slice = {.item = item, .source = &source, .step = MATRIX_BLOCK};
 
     weight_slice(l->config, l->plan, item, &slice.rows, &slice.columns);
     if (span_size(slice.rows) == 0)
         return STATUS_OK;
-    TRY(weights_find(l->config, l->checkpoint, item, &source));
     if (item->field == WEIGHT_UKV)
         slice.step = l->config->d_n + l->config->d_v;
-    TRY(begin_rounding(&slice));
-    const struct span one = {slice.rows.begin, slice.rows.begin + 1};
-    int64_t row_bytes = weight_source_bytes(&source, &one, &slice.columns) + 1;
-    int64_t most = (PROGRESS_BYTES / row_bytes / slice.step + 1) * slice.step * l->n_threads;
-    int64_t before = l->weights->bytes_read;
-    for (int64_t row = slice.rows.begin; row < slice.rows.end; row += most) {
-        slice.next.begin = row;
-        slice.next.end = row + most < slice.rows.end ? row + most : slice.rows.end;
-        l->device->run_threads(load_part, &slice);
-        TRY(first_failure(l));
-        const struct span done = {slice.rows.begin, slice.next.end};
-        l->weights->bytes_read = before + weight_source_bytes(&source, &done, &slice.columns);
-        if (l->options->on_progress != NULL)
-            l->options->on_progress(l->options->progress_context, l->weights->bytes_read, l->total);
+    int64_t most, n_pieces = piece_count(&slice, &most);
+    long long first = own->seen;
+    own->seen += n_pieces + 1; /* the last: scales */
+    if (own->piece >= own->seen)
+        return STATUS_OK;
+    TRY(weights_find(l->config, l->checkpoint, item, &source));
+    look_for_rounding(l, &slice);
+    for (; own->piece < own->seen; take_piece(own))
+        TRY(load_piece(own, &slice, own->piece - first, most));
+    return STATUS_OK;
+}
+
+/* The pieces of one thread. */
+static void load_share(struct reader_thread *own)
+{
+    struct loader *l = own->loader;
+    take_piece(own);
+    own->status = weights_each(l->config, load_item, own);
+    if (own->status == STATUS_OK)
+        return;
+    memcpy(own->text, status_text(), strlen(status_text()) + 1);
+    long long failed = atomic_load(&l->failed_piece);
+    while (own->piece < failed &&
+           !atomic_compare_exchange_weak(&l->failed_piece, &failed, own->piece))
+        ;
+}
+
+static void *help(void *context)
+{
+    struct reader_thread *own = context;
+    if (weight_reader_open(&own->reader, own->loader->config, own->loader->checkpoint) == STATUS_OK)
+        load_share(own);
+    return NULL;
+}
+
+static void load_part(void *context, int thread, int n_threads)
+{
+    struct loader *l = context;
+    (void)n_threads;
+    load_share(&l->thread[thread]);
+}
+
+/* The first failure in the order of pieces becomes that of the caller's thread. */
+static enum status first_failure(const struct loader *l)
+{
+    for (int i = 0; i < l->n_threads + l->n_helpers; i++) {
+        const struct reader_thread *thread = &l->thread[i];
+        if (thread->status == STATUS_OK || thread->piece != atomic_load(&l->failed_piece))
+            continue;
+        status_set_text(thread->text);
+        return status_trace(thread->status, __FILE__, __LINE__, "load_share");
     }
-    if (source.scale_rows > 0 && slice.rounded == NULL)
-        TRY(place_scales(l, item, &source, &slice.rows, &slice.columns));
+    return STATUS_OK;
+}
+
+static enum status load_all(struct loader *l)
+{
+    l->device->run_threads(load_part, l);
+    for (int i = l->n_threads; i < l->n_threads + l->n_helpers; i++)
+        if (l->thread[i].is_begun)
+            pthread_join(l->thread[i].handle, NULL);
+    TRY(first_failure(l));
+    l->weights->bytes_read = atomic_load(&l->bytes_read);
+    assert(l->weights->bytes_read == l->total);
+    if (l->options->on_progress != NULL) /* the caller's thread need not have been the last */
+        l->options->on_progress(l->options->progress_context, l->total, l->total);
     return STATUS_OK;
 }
 
@@ -493,17 +611,22 @@ enum status weights_load(struct weights *weights, struct arena *arena,
                        .options = options,
                        .device = device,
                        .n_threads = device->count_threads()};
-    l.thread = calloc((size_t)l.n_threads, sizeof *l.thread);
+    if (checkpoint != NULL && l.n_threads < IN_FLIGHT)
+        l.n_helpers = IN_FLIGHT - l.n_threads;
+    atomic_init(&l.failed_piece, LLONG_MAX);
+    l.thread = calloc((size_t)(l.n_threads + l.n_helpers), sizeof *l.thread);
     if (l.thread == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for %d readers", l.n_threads);
+    for (int i = 0; i < l.n_threads + l.n_helpers; i++)
+        l.thread[i] = (struct reader_thread){.loader = &l, .is_first = i == 0};
     for (int i = 0; i < l.n_threads; i++)
         TRY_GOTO(status, end, weight_reader_open(&l.thread[i].reader, config, checkpoint));
     TRY_GOTO(status, end, weights_rank_bytes(config, checkpoint, plan, &l.total));
     TRY_GOTO(status, end, arena_open(arena, device, "weights", (size_t)weights->bytes_resident));
     TRY_GOTO(status, end, weights_each(config, lay_out_item, &l));
-    TRY_GOTO(status, end, weights_each(config, load_item, &l));
+    TRY_GOTO(status, end, load_all(&l));
 end:
-    for (int i = 0; i < l.n_threads; i++)
+    for (int i = 0; i < l.n_threads + l.n_helpers; i++)
         weight_reader_close(&l.thread[i].reader);
     free(l.thread);
     return status;

@@ -2,6 +2,8 @@
 
 #include <assert.h>
 
+#include "kernels/core/finite.h"
+
 struct units units_whole(int64_t k)
 {
     struct units units = {{0}};
@@ -139,23 +141,106 @@ static void pack_row(const struct matrix *one, int64_t row, const char *from, in
     memcpy(to + n_words * step, from + (size_t)n_words * word_bytes, rest);
 }
 
-void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
-                 int64_t source_stride)
+/* Rows that are packed together: what they have in a line is one store, and the next words of a row,
+ * the first in the lowest bits, are one load. */
+enum { PAIR = 2, QUAD = 4 };
+
+/* Two rows, words of 4 bytes.  Returns the words done of each. */
+static int64_t pack_pair(char *to, int64_t step, const char *from, int64_t stride, int64_t n_words,
+                         struct finite_check *check)
+{
+    const uint64_t high = 0xffffffff00000000u;
+    const struct finite_check kept = *check;
+    uint64_t carries = 0;
+    int64_t i = 0;
+    for (; i + PAIR <= n_words; i += PAIR, to += PAIR * step) {
+        uint64_t a, b;
+        memcpy(&a, from + i * 4, sizeof a);
+        memcpy(&b, from + i * 4 + stride, sizeof b);
+        carries |= finite_carries(&kept, a) | finite_carries(&kept, b);
+        const uint64_t line[PAIR] = {(a & ~high) | b << 32, a >> 32 | (b & high)};
+        memcpy(to, &line[0], sizeof line[0]);
+        memcpy(to + step, &line[1], sizeof line[1]);
+    }
+    check->carries |= carries;
+    return i;
+}
+
+/* Four rows, words of 2 bytes. */
+static int64_t pack_quad(char *to, int64_t step, const char *from, int64_t stride, int64_t n_words,
+                         struct finite_check *check)
+{
+    const uint64_t odd = 0xffff0000ffff0000u, high = 0xffffffff00000000u;
+    const struct finite_check kept = *check;
+    uint64_t carries = 0;
+    int64_t i = 0;
+    for (; i + QUAD <= n_words; i += QUAD, to += QUAD * step) {
+        uint64_t x[QUAD];
+        for (int r = 0; r < QUAD; r++) {
+            memcpy(&x[r], from + i * 2 + r * stride, sizeof x[r]);
+            carries |= finite_carries(&kept, x[r]);
+        }
+        /* words 0 and 2, then 1 and 3, of two rows */
+        uint64_t even01 = (x[0] & ~odd) | (x[1] & ~odd) << 16;
+        uint64_t even23 = (x[2] & ~odd) | (x[3] & ~odd) << 16;
+        uint64_t odd01 = (x[0] & odd) >> 16 | (x[1] & odd);
+        uint64_t odd23 = (x[2] & odd) >> 16 | (x[3] & odd);
+        const uint64_t line[QUAD] = {(even01 & ~high) | even23 << 32, (odd01 & ~high) | odd23 << 32,
+                                     even01 >> 32 | (even23 & high), odd01 >> 32 | (odd23 & high)};
+        for (int l = 0; l < QUAD; l++)
+            memcpy(to + l * step, &line[l], sizeof line[l]);
+    }
+    check->carries |= carries;
+    return i;
+}
+
+/* Columns [first, end) of the first rows of [row, last), rows of one block that stand `stride` bytes
+ * apart.  Returns how many rows that were. */
+static int64_t pack_some(const struct matrix *one, int64_t row, int64_t last, const char *from,
+                         int64_t stride, int64_t first, int64_t end, struct finite_check *check)
+{
+    int64_t line_columns = matrix_line_columns(one->dtype);
+    int64_t together = matrix_line_bytes(one->dtype) == MATRIX_BLOCK * 4 ? PAIR : QUAD, done = 0;
+    size_t bytes = one->dtype == DTYPE_I4 ? 1 : dtype_bytes(one->dtype);
+    if (one->dtype == DTYPE_I4 || row % together != 0 || last - row < together) {
+        finite_look(check, from + (size_t)first * bytes, (size_t)(end - first) * bytes);
+        pack_row(one, row, from, first, end);
+        return 1;
+    }
+    int64_t n_words = (end - first) / line_columns;
+    int64_t step = matrix_line_step(one, row / MATRIX_BLOCK);
+    char *to = row_word(one, row) + first / line_columns * step;
+    const char *begin = from + (size_t)first * bytes;
+    done = together == PAIR ? pack_pair(to, step, begin, stride, n_words, check)
+                            : pack_quad(to, step, begin, stride, n_words, check);
+    first += done * line_columns;
+    for (int64_t r = 0; r < together && first < end; r++) {
+        finite_look(check, from + r * stride + (size_t)first * bytes,
+                    (size_t)(end - first) * bytes);
+        pack_row(one, row + r, from + r * stride, first, end);
+    }
+    return together;
+}
+
+int matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
+                int64_t source_stride)
 {
     enum { COLUMNS = 512 }; /* that rows are packed together, so that lines stay in the cache */
     size_t bytes = w->dtype == DTYPE_I4 ? 1 : dtype_bytes(w->dtype);
     int64_t stride = source_stride * (int64_t)bytes, end = row + rows;
     struct matrix one = matrix_at(w, index);
+    struct finite_check check = finite_begin(w->dtype);
     const char *from = source;
     assert(row >= 0 && end <= w->n);
     for (int64_t next; row < end; from += (next - row) * stride, row = next) {
         next = (row / MATRIX_BLOCK + 1) * MATRIX_BLOCK;
         next = next < end ? next : end;
         for (int64_t j = 0; j < w->k; j += COLUMNS)
-            for (int64_t r = row; r < next; r++)
-                pack_row(&one, r, from + (r - row) * stride, j,
-                         w->k - j < COLUMNS ? w->k : j + COLUMNS);
+            for (int64_t r = row; r < next;)
+                r += pack_some(&one, r, next, from + (r - row) * stride, stride, j,
+                               w->k - j < COLUMNS ? w->k : j + COLUMNS, &check);
     }
+    return finite_end(&check);
 }
 
 void matrix_put_i8(struct matrix *w, int index, int64_t row, int64_t column, const uint8_t *numbers,

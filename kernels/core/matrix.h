@@ -156,9 +156,11 @@ struct matrix matrix_at(const struct matrix *w, int index);
 /* Packs rows [row, row + rows) of matrix `index` from row-major `source` (host memory, the same
  * dtype; for I4 a byte for each number, 0 .. 15, for I8 number + 128), whose rows stand
  * `source_stride` elements apart.
- * `w->data` must be host memory that was zero before; devices receive it by copy_in. */
-void matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
-                 int64_t source_stride);
+ * `w->data` must be host memory that was zero before; devices receive it by copy_in.
+ * Returns 0 when one of the numbers is NaN or infinite: looking costs next to nothing here, where all
+ * are in registers. */
+int matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
+                int64_t source_stride);
 
 /* Stores numbers of I8 (each + 128), columns [column, column + count) of one row. */
 void matrix_put_i8(struct matrix *w, int index, int64_t row, int64_t column, const uint8_t *numbers,

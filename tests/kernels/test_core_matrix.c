@@ -106,6 +106,37 @@ static void rows_in_parts_and_the_transpose_pack_to_the_same(void **state)
     }
 }
 
+/* One such number anywhere, of rows that are packed together and of those that are left over. */
+static void packing_tells_of_nan_and_infinity(void **state)
+{
+    (void)state;
+    enum { N = 21, K = 29 };
+    static const struct {
+        enum dtype dtype;
+        uint32_t largest, bad[3]; /* bits */
+    } types[] = {{DTYPE_F32, 0x7f7fffffu, {0x7f800000u, 0xff800000u, 0x7fc00001u}},
+                 {DTYPE_F16, 0x7bffu, {0x7c00u, 0xfc00u, 0x7e01u}},
+                 {DTYPE_BF16, 0x7f7fu, {0x7f80u, 0xff80u, 0x7fc1u}},
+                 {DTYPE_F8_E4M3, 0xfeu, {0x7fu, 0xffu, 0x7fu}}};
+    for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+        struct weights w = weights_open(types[t].dtype, 1, N, K, t);
+        size_t bytes = stored_bytes(types[t].dtype);
+        char source[N * K * 4];
+        for (int i = 0; i < N * K; i++)
+            memcpy(source + (size_t)i * bytes, &types[t].largest, bytes);
+        assert_true(matrix_pack(&w.matrix, 0, 0, N, source, K));
+        for (int i = 0; i < N * K; i++) {
+            memcpy(source + (size_t)i * bytes, &types[t].bad[i % 3], bytes);
+            for (int first = 0; first < 4; first++) /* 2 and 4 rows are packed together */
+                assert_int_equal(matrix_pack(&w.matrix, 0, first, N - first,
+                                             source + (size_t)(first * K) * bytes, K),
+                                 i < first * K);
+            memcpy(source + (size_t)i * bytes, &types[t].largest, bytes);
+        }
+        weights_close(&w);
+    }
+}
+
 /* Slices that begin inside a group, a different place in each matrix of the set. */
 static void a_column_finds_the_scale_of_its_group(void **state)
 {
@@ -143,6 +174,7 @@ int main(void)
         cmocka_unit_test(units_of_a_span_are_the_global_ones_clamped),
         cmocka_unit_test(a_line_has_a_word_of_each_of_16_rows_and_lines_of_four_blocks_take_turns),
         cmocka_unit_test(rows_in_parts_and_the_transpose_pack_to_the_same),
+        cmocka_unit_test(packing_tells_of_nan_and_infinity),
         cmocka_unit_test(a_column_finds_the_scale_of_its_group),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import re
 
 import cli
 
@@ -116,8 +117,52 @@ def test_kernels():
     check.expect_error(["bench", "kernels", "--model-config", check.path("none")], 1, "none")
 
 
+def test_load():
+    """Keys, the bytes of the model, and both kinds of run, on any number of ranks."""
+    files = os.path.join(MODEL, "model.safetensors")
+    for ranks, arguments in [(0, []), (0, ["--cold", "--threads", "3"]), (2, ["--cold"])]:
+        value = check.run_json("bench", "load", "--model", MODEL, "--repeat", "2", *arguments,
+                               ranks=ranks)
+        is_cold = "--cold" in arguments
+        for key, expected in [("model", MODEL), ("ranks", ranks or 1), ("tp", ranks or 1),
+                              ("ep", ranks or 1), ("nodes", 1), ("repeat", 2)]:
+            check.expect(value.get(key) == expected, f"{key} is {expected}: {value}")
+        for key in ("bytes", "seconds", "gb_s", "ratio", "best_ratio", "copy_gb_s"):
+            check.expect(is_positive(value[key]), f"{key} on {ranks} ranks: {value}")
+        for key in ("cold_seconds", "cold_gb_s", "cold_ratio", "direct_gb_s"):
+            check.expect(is_positive(value[key]) if is_cold else value[key] is None,
+                         f"{key} with {arguments}: {value}")
+        for prefix in ("", "cold_") if is_cold else ("",):
+            check.expect(value[prefix + "min_seconds"] <= value[prefix + "seconds"] <=
+                         value[prefix + "max_seconds"], f"{prefix}seconds: {value}")
+        check.expect(value["cached_bytes"] in (None, os.path.getsize(files)),
+                     f"the whole file is in the page cache: {value}")
+        all_once = os.path.getsize(files) - 65536 < value["bytes"] <= os.path.getsize(files)
+        check.expect(all_once if ranks == 0 else value["bytes"] > os.path.getsize(files) - 65536,
+                     f"bytes of all ranks, what each holds counted for each: {value}")
+    table = check.run("bench", "load", "--model", MODEL, "--repeat", "1", "--cold", ranks=2)
+    text = table.stdout.decode()
+    check.expect(table.returncode == 0 and text.count("ratio") == 2 and "direct" in text,
+                 "one table on two ranks", table)
+    for ranks in (0, 2):
+        check.expect_error(["bench", "load"], 2, "bench load needs --model", ranks=ranks)
+        check.expect_error(["bench", "load", "--model", check.path("none")], 1, "none", ranks=ranks)
+        check.expect_error(["bench", "load", "--model", MODEL, "--batch-size", "1"], 2,
+                           "--batch-size", ranks=ranks)
+
+
+def test_summary():
+    """However short loading was, it ends with a line of bytes, seconds and speed."""
+    for ranks in (0, 2):
+        result = check.run("generate", "--model", MODEL, "--prompt-ids", "1", "--max-tokens", "1",
+                           ranks=ranks)
+        lines = re.findall(r"^latentrank: loaded [\d.]+ GB in [\d.]+ s, [\d.]+ GB/s",
+                           result.stderr.decode(), re.MULTILINE)
+        check.expect(len(lines) == 1, f"one summary on {ranks} ranks", result)
+
+
 def test_help():
-    for command in ("latency", "kernels"):
+    for command in ("latency", "kernels", "load"):
         text = check.run("bench", command, "--help").stdout.decode()
         check.expect(f"latentrank bench {command}:" in text and "--repeat N" in text, text)
     printed = check.run(*LATENCY, "--print-config")
@@ -129,5 +174,7 @@ test_latency()
 test_bytes()
 test_latency_limits()
 test_kernels()
+test_load()
+test_summary()
 test_help()
 check.end()
