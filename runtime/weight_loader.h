@@ -1,7 +1,7 @@
 /* weight_loader.h - this rank's slices of a checkpoint, packed into device memory.
  *
  * Only the bytes of the slices are read (whole rows in one read, columns row by
- * row, or with a gap of less than a page between them).  Every value is looked at
+ * row, or together where the gap between them is small).  Every value is looked at
  * while it is packed: NaN and infinity are refused with the tensor's name and
  * place.  W^UK and W^UV are split out of
  * kv_b_proj per head, W^UK transposed for the absorbed form (DeepSeek-V2, arXiv

@@ -11,7 +11,8 @@
 enum {
     CACHED_BYTES = 1 << 20, /* of a read from the page cache: 8% faster than 256 KiB */
     DISK_BYTES = 4 << 20,   /* of a read from disk */
-    GAP_BYTES = 4096,       /* between slices of rows that are read over: a page */
+    CACHED_GAP = 4096,      /* between slices of rows that are read over: as long as a call takes */
+    DISK_GAP = 64 << 10,    /* a small read would wait as long as a large one */
     ROW_SLACK = 16,         /* two words of int4 around a slice of a row */
     I4_IN_WORD = 8
 };
@@ -88,18 +89,19 @@ void weight_reader_look(struct weight_reader *reader, const struct weight_item *
 }
 
 /* Slices so near to each other are read with what is between them. */
-static int is_read_over(int64_t row_bytes, int64_t n_bytes)
+static int is_read_over(const struct weight_reader *reader, int64_t row_bytes, int64_t n_bytes)
 {
-    return row_bytes - n_bytes <= GAP_BYTES;
+    return row_bytes - n_bytes <= (reader->state == PAGES_CACHED ? CACHED_GAP : DISK_GAP);
 }
 
 /* Rows that fit in `bytes`. */
-static int64_t rows_in(size_t bytes, const struct weight_item *item,
-                       const struct weight_source *source, const struct span *columns)
+static int64_t rows_in(const struct weight_reader *reader, size_t bytes,
+                       const struct weight_item *item, const struct weight_source *source,
+                       const struct span *columns)
 {
     int64_t width = span_size(*columns) * number_bytes(source->dtype);
     int64_t row_bytes = file_row_bytes(item, source);
-    if (source->dtype != DTYPE_I4 && is_read_over(row_bytes, width))
+    if (source->dtype != DTYPE_I4 && is_read_over(reader, row_bytes, width))
         width = row_bytes;
     return (int64_t)bytes / (width + ROW_SLACK);
 }
@@ -109,8 +111,8 @@ int64_t weight_reader_count(const struct weight_reader *reader, const struct wei
                             int64_t step)
 {
     int is_cached = reader->state == PAGES_CACHED && source->value != NULL;
-    int64_t most = rows_in(reader->bytes, item, source, columns);
-    int64_t wanted = is_cached ? rows_in(CACHED_BYTES, item, source, columns) : most;
+    int64_t most = rows_in(reader, reader->bytes, item, source, columns);
+    int64_t wanted = is_cached ? rows_in(reader, CACHED_BYTES, item, source, columns) : most;
     if (most < step)
         return most;
     return wanted < step ? step : wanted / step * step;
@@ -220,7 +222,7 @@ enum status weight_reader_rows(struct weight_reader *reader, const struct weight
 {
     int64_t width = span_size(*columns), bytes = number_bytes(source->dtype);
     int64_t row_bytes = item_columns(item) * bytes, first = source->first_row + row;
-    assert(n <= rows_in(reader->bytes, item, source, columns));
+    assert(n <= rows_in(reader, reader->bytes, item, source, columns));
     reader->rows = reader->buffer;
     if (source->value == NULL)
         fill_random(reader, item, source, columns, row, n);
@@ -230,7 +232,8 @@ enum status weight_reader_rows(struct weight_reader *reader, const struct weight
         TRY(read_whole(reader, item, source, first * row_bytes, n * row_bytes));
     else
         TRY(read_slices(reader, source->value, row_bytes, first, n, columns->begin * bytes,
-                        width * bytes, is_read_over(row_bytes, width * bytes), reader->rows));
+                        width * bytes, is_read_over(reader, row_bytes, width * bytes),
+                        reader->rows));
     return STATUS_OK;
 }
 
