@@ -13,7 +13,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { COPY_BYTES = 8 << 20, DIRECT_BYTES = 2 << 20, IN_FLIGHT = 8, DIRECT_MAX = 64 };
+enum {
+    COPY_BYTES = 8 << 20,
+    DIRECT_BYTES = (4 << 20) - 2 * PAGE_CACHE_ALIGNMENT,
+    IN_FLIGHT = 8,
+    DIRECT_MAX = 64
+};
 
 struct builder {
     struct plain_reads *reads;
@@ -182,12 +187,13 @@ static void copy_share(void *context, int thread, int n_threads)
 static void *read_share(void *context)
 {
     struct walk *w = context;
-    char *buffer = aligned_alloc(PAGE_CACHE_ALIGNMENT, DIRECT_BYTES + 2 * PAGE_CACHE_ALIGNMENT);
-    if (buffer == NULL)
+    const size_t bytes = DIRECT_BYTES + 2 * PAGE_CACHE_ALIGNMENT;
+    void *buffer = NULL;
+    if (cpu_device_ops.allocate(&buffer, bytes) != STATUS_OK)
         atomic_store(&w->error, ENOMEM);
     else
         walk_ranges(w, buffer);
-    free(buffer);
+    cpu_device_ops.release(buffer, bytes);
     return NULL;
 }
 

@@ -11,8 +11,9 @@
 #include "runtime/weight_reader.h"
 
 enum {
-    PIECE_NUMBERS = 2 << 20, /* of a tensor that a thread takes at a time */
-    IN_FLIGHT = 8            /* reads at once that keep a disk busy */
+    PIECE_NUMBERS =
+        15 << 17,  /* of a tensor that a thread takes at a time: bf16, one read from disk */
+    IN_FLIGHT = 16 /* reads at once that keep a disk busy */
 };
 
 struct loader {
@@ -337,7 +338,7 @@ struct slice {
     struct span read;       /* columns that are read: of a matrix in 8 bits also its neighbours' */
     struct matrix *rounded; /* that matrix, NULL without one, and which of its `count` */
     int index;
-    int64_t step; /* rows that are not divided: a block of a matrix, a head of kv_b_proj */
+    int64_t step; /* rows that are not divided: a bundle of a matrix, a head of kv_b_proj */
 };
 
 /* Whether the tensor becomes a matrix in 8 bits, and what is read for it. */
@@ -461,7 +462,7 @@ static int64_t piece_count(const struct slice *slice, int64_t *rows)
 {
     int64_t steps = (span_size(slice->rows) + slice->step - 1) / slice->step;
     int64_t step_numbers = span_size(slice->columns) * slice->step;
-    int64_t most = PIECE_NUMBERS / step_numbers + 1;
+    int64_t most = step_numbers < PIECE_NUMBERS ? PIECE_NUMBERS / step_numbers : 1;
     int64_t each = (steps + (steps + most - 1) / most - 1) / ((steps + most - 1) / most);
     *rows = each * slice->step;
     return (steps + each - 1) / each;
@@ -472,7 +473,7 @@ static enum status load_item(void *context, const struct weight_item *item)
     struct reader_thread *own = context;
     struct loader *l = own->loader;
     struct weight_source source;
-    struct slice slice = {.item = item, .source = &source, .step = MATRIX_BLOCK};
+    struct slice slice = {.item = item, .source = &source, .step = MATRIX_BUNDLE * MATRIX_BLOCK};
 
     weight_slice(l->config, l->plan, item, &slice.rows, &slice.columns);
     if (span_size(slice.rows) == 0)

@@ -194,7 +194,7 @@ static int64_t pack_quad(char *to, int64_t step, const char *from, int64_t strid
     return i;
 }
 
-/* Columns [first, end) of the first rows of [row, last), rows of one block that stand `stride` bytes
+/* Columns [first, end) of the first rows of [row, last), rows of one bundle that stand `stride` bytes
  * apart.  Returns how many rows that were. */
 static int64_t pack_some(const struct matrix *one, int64_t row, int64_t last, const char *from,
                          int64_t stride, int64_t first, int64_t end, struct finite_check *check)
@@ -225,7 +225,9 @@ static int64_t pack_some(const struct matrix *one, int64_t row, int64_t last, co
 int matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const void *source,
                 int64_t source_stride)
 {
-    enum { COLUMNS = 512 }; /* that rows are packed together, so that lines stay in the cache */
+    /* that the rows of a bundle are packed together, so that its lines stay in the nearest cache until
+     * all of their blocks have come */
+    enum { COLUMNS = 256, ROWS = MATRIX_BUNDLE * MATRIX_BLOCK };
     size_t bytes = w->dtype == DTYPE_I4 ? 1 : dtype_bytes(w->dtype);
     int64_t stride = source_stride * (int64_t)bytes, end = row + rows;
     struct matrix one = matrix_at(w, index);
@@ -233,7 +235,7 @@ int matrix_pack(struct matrix *w, int index, int64_t row, int64_t rows, const vo
     const char *from = source;
     assert(row >= 0 && end <= w->n);
     for (int64_t next; row < end; from += (next - row) * stride, row = next) {
-        next = (row / MATRIX_BLOCK + 1) * MATRIX_BLOCK;
+        next = (row / ROWS + 1) * ROWS;
         next = next < end ? next : end;
         for (int64_t j = 0; j < w->k; j += COLUMNS)
             for (int64_t r = row; r < next;)
