@@ -61,17 +61,28 @@ static inline float random_float(uint64_t *seed)
     return (float)(int64_t)(random_bits(seed) >> 40) * 0x1p-23f - 1.0f;
 }
 
-/* Memory of the device, freed at the end of the group. */
-enum { DEVICE_BUFFERS = 256 };
-static void *device_buffers[DEVICE_BUFFERS];
-static int n_device_buffers;
+/* Memory of the host and of the device, freed at the end of the group.  Both begin with all bits 1: NaN. */
+enum { BUFFERS = 4096 };
+static void *device_buffers[BUFFERS], *host_buffers[BUFFERS];
+static int n_device_buffers, n_host_buffers;
+
+template <class T> static T *host_new(int64_t count)
+{
+    size_t bytes = (size_t)(count > 0 ? count : 1) * sizeof(T);
+    T *memory = (T *)malloc(bytes);
+    if (n_host_buffers == BUFFERS || memory == NULL)
+        abort();
+    memset((void *)memory, 0xff, bytes);
+    host_buffers[n_host_buffers++] = memory;
+    return memory;
+}
 
 template <class T> static T *device_new(int64_t count)
 {
     void *memory = NULL;
     CUDA(cudaMalloc(&memory, (size_t)(count > 0 ? count : 1) * sizeof(T)));
     CUDA(cudaMemset(memory, 0xff, (size_t)(count > 0 ? count : 1) * sizeof(T)));
-    if (n_device_buffers == DEVICE_BUFFERS)
+    if (n_device_buffers == BUFFERS)
         abort();
     device_buffers[n_device_buffers++] = memory;
     return (T *)memory;
@@ -90,8 +101,10 @@ template <class T> static void host_copy(T *to, const T *from, int64_t count)
     if (count > 0)
         CUDA(cudaMemcpy(to, from, (size_t)count * sizeof(T), cudaMemcpyDeviceToHost));
 }
-static void device_free_all()
+static void free_all()
 {
+    while (n_host_buffers > 0)
+        free(host_buffers[--n_host_buffers]);
     while (n_device_buffers > 0)
         CUDA(cudaFree(device_buffers[--n_device_buffers]));
 }
@@ -101,7 +114,7 @@ static void run_once(const struct check_group *group)
     group->run();
     CUDA(cudaGetLastError());
     CUDA(cudaDeviceSynchronize());
-    device_free_all();
+    free_all();
 }
 
 static void run_group(const struct check_group *group)

@@ -580,7 +580,7 @@ static void check_product(int skip, int gap, int keeps)
                   N, TRANS_A, TRANS_B, A_IN_REGISTERS, skip, gap, row, column,
                   (double)found[t * (N / 2) + i], (double)expected);
         }
-    device_free_all();
+    free_all();
 }
 
 template <int TRANS_A, int TRANS_B, int A_IN_REGISTERS> static void check_products()
