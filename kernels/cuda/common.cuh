@@ -45,7 +45,7 @@ static __device__ __forceinline__ float exp_f32(float x)
     uint32_t half = exponent >> 1 | (exponent & 0x80000000u); /* exponent / 2, rounded down */
     float first = __uint_as_float((half + 127) << 23);
     float second = __uint_as_float((exponent - half + 127) << 23);
-    return p * first * second;
+    return __fmul_rn(__fmul_rn(p, first), second); /* never fused into a sum */
 }
 
 /* The number as the output stores it. */

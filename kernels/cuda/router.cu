@@ -81,10 +81,10 @@ static __device__ float group_score(const float *selection, int begin, int n, bo
     return is_of_two && n > 1 ? first + second : first;
 }
 
-/* Larger numbers have larger keys, equal ones the same; 0 is below all, and for NaN. */
+/* Larger numbers have larger keys, equal ones the same (no score is -0); 0 is below all, and for NaN. */
 static __device__ uint32_t order_key(float x)
 {
-    uint32_t bits = __float_as_uint(x == 0.0f ? 0.0f : x);
+    uint32_t bits = __float_as_uint(x);
     if (x != x)
         return 0;
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;

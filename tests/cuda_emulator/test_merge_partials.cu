@@ -11,7 +11,7 @@ struct states { /* [parts, TOKENS, HEADS, width] and [parts, TOKENS, HEADS] */
     int64_t width, parts;
 };
 
-/* Some are empty, in every combination; some have a NaN. */
+/* Some are empty, in every combination: nobody reads what they hold.  Some have a NaN. */
 static struct states random_states(int64_t parts, int64_t width, uint64_t seed)
 {
     int64_t count = parts * TOKENS * HEADS;
@@ -24,7 +24,7 @@ static struct states random_states(int64_t parts, int64_t width, uint64_t seed)
             s.m[i] = -INFINITY;
             s.l[i] = 0.0f;
             for (int64_t j = 0; j < width; j++)
-                s.o[i * width + j] = 0.0f;
+                s.o[i * width + j] = NAN;
         } else if (i % 11 == 3) {
             s.o[i * width] = s.l[i] = NAN;
         }
