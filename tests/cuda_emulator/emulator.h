@@ -156,11 +156,15 @@ static inline void __syncwarp(uint32_t mask = ~0u)
 }
 static inline void __threadfence()
 {
+#ifndef __SANITIZE_THREAD__ /* which knows no fences; it takes the blocks of a launch for ordered */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
 }
 static inline void __threadfence_block()
 {
+#ifndef __SANITIZE_THREAD__ /* which knows no fences; it takes the blocks of a launch for ordered */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
 }
 static inline void __nanosleep(unsigned)
 {
@@ -312,6 +316,19 @@ static inline int __popc(uint32_t x)
 static inline int __ffs(int x)
 {
     return __builtin_ffs(x);
+}
+/* Byte i is the byte of y:x that digit i of `selector` names; 8 in it repeats that byte's sign. */
+static inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector)
+{
+    uint64_t bytes = (uint64_t)y << 32 | x;
+    uint32_t result = 0;
+    for (int i = 0; i < 4; i++) {
+        uint32_t digit = selector >> 4 * i & 15, byte = (uint32_t)(bytes >> 8 * (digit & 7)) & 0xff;
+        if (digit & 8)
+            byte = byte & 0x80 ? 0xff : 0;
+        result |= byte << 8 * i;
+    }
+    return result;
 }
 static inline int __clz(int x)
 {

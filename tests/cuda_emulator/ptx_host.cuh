@@ -21,6 +21,13 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_by
                                  [](void *f) { (*static_cast<call_type *>(f))(); }, &call);
 }
 
+template <class... P, class... A>
+cudaError_t launch_dependent(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+                             cudaStream_t stream, A &&...arguments)
+{
+    return launch(kernel, grid, block, shared_bytes, stream, static_cast<A &&>(arguments)...);
+}
+
 static inline uint32_t shared_address(const void *pointer)
 {
     return emulator::shared_offset(pointer, "shared_address");
@@ -122,6 +129,15 @@ static inline void tma_load_2d(void *shared, const tensor_map *map, uint64_t *ba
 {
     emulator::tensor_load(shared, map, bar, 2, x, y, 0);
 }
+static inline void tma_load_2d_once(void *shared, const tensor_map *map, uint64_t *bar, int x,
+                                    int y)
+{
+    tma_load_2d(shared, map, bar, x, y);
+}
+static inline void tensor_map_prefetch(const tensor_map *map)
+{
+    (void)map;
+}
 static inline void tma_load_3d(void *shared, const tensor_map *map, uint64_t *bar, int x, int y,
                                int z)
 {
@@ -187,6 +203,12 @@ template <int N> void registers_lower()
 {
     static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg");
 }
+static inline float exp2_approx(float x)
+{
+    float y = exp2f(x);
+    return y < 0x1p-126f ? 0 : y; /* NaN stays */
+}
+
 static inline void dependents_launch()
 {
 }
