@@ -14,10 +14,16 @@ enum status job_open(struct job *job, const struct options *options, enum status
     failure_catch_signals(); /* after MPI_Init, which may install its own */
     struct group world = {
         .name = "world", .size = job->process.size, .index = job->process.rank, .stride = 1};
+    /* by MPI, whatever --comm says: until the options are compared ranks may have read other ones */
+    comm_set_backend(COMM_MPI);
     TRY(comm_open(&job->world, &world));
     job->has_world = 1;
     TRY(comm_agree(&job->world, read));
-    return comm_same(&job->world, "the set of options", options_hash(options));
+    TRY(comm_same(&job->world, "the set of options", options_hash(options)));
+    comm_set_backend(options->comm == COMM_OPTION_MPI   ? COMM_MPI
+                     : options->comm == COMM_OPTION_SHM ? COMM_SHM
+                                                        : COMM_AUTO);
+    return STATUS_OK;
 }
 
 void job_close(struct job *job)

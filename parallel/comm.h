@@ -56,6 +56,10 @@ enum status comm_mpi_open(struct comm *comm, const struct group *group);
  * (on a single node any number is right) or there is no shared memory. */
 enum status comm_shm_open(struct comm *comm, const struct group *group, int node_members);
 
+/* The library's own collectives, whose sums have no fixed order: what benchmarks compare with.  As
+ * comm_mpi_open. */
+enum status comm_library_open(struct comm *comm, const struct group *group);
+
 /* What comm_open takes for groups of several; the same on all ranks.  COMM_AUTO: comm_shm, else
  * comm_mpi. */
 enum comm_backend { COMM_AUTO, COMM_MPI, COMM_SHM };

@@ -24,7 +24,10 @@ enum {
     SLICE_UNIT = 32, /* floats: slices begin on lines that no other member writes */
     /* Bytes of vectors that one shot reads more than two shots do, from which these are faster: they
      * wait a second time, some 0.5 us, in which 8 KiB come from another core. */
-    TWO_SHOT_BYTES = 8 * 1024
+    TWO_SHOT_BYTES = 8 * 1024,
+    /* Longer messages of one member go by MPI, which copies once where slots need two: 128 KiB take 12 us
+     * against 15, 1 MiB 87 against 121 (2 ranks, bench comm, 2026-11-26). */
+    BROADCAST_BYTES_MAX = 32 * 1024
 };
 
 struct shm_state {
@@ -186,11 +189,11 @@ static enum status shm_broadcast(struct comm *comm, struct tensor *x, int root,
                                  struct stream *stream)
 {
     struct shm_state *state = comm->state;
-    if (state->n_nodes > 1)
+    int64_t bytes = tensor_count(x) * (int64_t)dtype_bytes(x->dtype);
+    if (state->n_nodes > 1 || bytes > BROADCAST_BYTES_MAX)
         return state->mpi.ops->broadcast(&state->mpi, x, root, stream);
     TRY(comm_check_broadcast(x));
-    return broadcast_on_node(state, x->data, tensor_count(x) * (int64_t)dtype_bytes(x->dtype),
-                             root);
+    return broadcast_on_node(state, x->data, bytes, root);
 }
 
 static enum status shm_lowest(struct comm *comm, int *index, int flag)
