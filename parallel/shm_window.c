@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,22 +19,29 @@
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "epochs are shared between processes");
 
-/* Pauses of a spin: 5 to 20 us, by processor.  Other members that need this very core to arrive would
- * wait that long at each step, so with more ranks than cores there are only a few. */
-enum { SPINS_MAX = 256, SPINS_MIN = 8 };
+/* Looks before a waiter sleeps, with a pause or with the core given away after each.  Where every rank of
+ * the node has a core, a waiter keeps its own for some 30 to 100 us: longer than members differ in one operation,
+ * shorter than what a scheduler gives another process.  It does not give it away before it sleeps: a
+ * stranger on the core would take its whole turn, 4 ms, while one that sleeps is called back.  Where ranks
+ * share cores, one of them may need this very core to arrive. */
+enum { SPINS = 2000, SPINS_SHARED = 8, YIELDS_SHARED = 50 };
 
+/* A sleeper that is not called keeps MPI going now and then, which may hold messages that others wait
+ * for, and looks whether the other is alive: mpirun ends a job when a rank dies, not every launcher does. */
 enum {
-    YIELDS_PER_PROBE = 16,  /* MPI is kept going: it may hold messages that others wait for */
-    YIELD_NS = 1000 * 1000, /* from then on a waiter sleeps */
-    SLEEP_MAX_NS = 1000000, /* adds this much at most to a wait */
-    ALIVE_NS = 1000000000 /* mpirun ends a job within this time when a rank dies; others may not */
+    SLEEP_NS = 1000000,
+    SLEEP_LONG_NS = 10 * 1000000,
+    LONG_NS = 20 * 1000000,
+    ALIVE_NS = 1000000000
 };
 
-/* The epoch has lines of its own (two: they are fetched in pairs), so that only an arrival moves it. */
+/* Pairs of lines, which processors fetch together: the epoch is alone, so that only an arrival moves it. */
 struct shm_member {
     _Alignas(128) _Atomic uint64_t epoch;
     int flag[2];
     int64_t pid;
+    _Alignas(128) atomic_int sleeps_for; /* the member waited for, plus 1; 0: does not sleep */
+    sem_t called;
     _Alignas(4096) char slot[2][SHM_SLOT_BYTES];
 };
 
@@ -53,10 +61,15 @@ static uint64_t epoch_of(const struct shm_window *window, int member)
     return atomic_load_explicit(&window->member[member]->epoch, memory_order_acquire);
 }
 
-static int64_t now_ns(void)
+static int has_arrived(const struct shm_window *window, int member)
+{
+    return epoch_of(window, member) >= window->epoch;
+}
+
+static int64_t now_ns(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
@@ -70,45 +83,57 @@ static enum status check_alive(const struct shm_window *window, int member)
     return STATUS_OK;
 }
 
-static enum status wait_long(struct shm_window *window, int member)
+/* Until called, or for `ns`. */
+static void sleep_until_called(struct shm_member *own, int64_t ns)
 {
-    int64_t begin = now_ns(), next_check = ALIVE_NS;
-    for (int64_t i = 1; epoch_of(window, member) < window->epoch; i++) {
-        int64_t waited = now_ns() - begin, rest = waited / 16;
-        if (waited < YIELD_NS) {
-            sched_yield();
-        } else {
-            const struct timespec sleep = {.tv_nsec = rest < SLEEP_MAX_NS ? rest : SLEEP_MAX_NS};
-            nanosleep(&sleep, NULL);
-        }
-        if (i % YIELDS_PER_PROBE == 0) {
-            int found;
-            MPI_TRY(
-                MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, window->mpi, &found, MPI_STATUS_IGNORE));
-        }
+    int64_t end = now_ns(CLOCK_REALTIME) + ns;
+    const struct timespec until = {.tv_sec = (time_t)(end / 1000000000),
+                                   .tv_nsec = (long)(end % 1000000000)};
+    (void)sem_timedwait(&own->called, &until); /* a signal, an old call: the loop looks again */
+}
+
+/* Says for whom it sleeps before the last look, as the other arrives before it looks who sleeps: in the
+ * one order of both one of the two sees the other. */
+static enum status wait_asleep(struct shm_window *window, int member)
+{
+    struct shm_member *own = window->member[window->group.index];
+    int64_t begin = now_ns(CLOCK_MONOTONIC), next_check = ALIVE_NS;
+    enum status status = STATUS_OK;
+    while (status == STATUS_OK) {
+        atomic_store(&own->sleeps_for, member + 1);
+        if (atomic_load(&window->member[member]->epoch) >= window->epoch)
+            break;
+        int64_t waited = now_ns(CLOCK_MONOTONIC) - begin;
+        int found;
+        sleep_until_called(own, waited < LONG_NS ? SLEEP_NS : SLEEP_LONG_NS);
+        if (has_arrived(window, member))
+            break;
+        MPI_TRY_GOTO(
+            status, done,
+            MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, window->mpi, &found, MPI_STATUS_IGNORE));
         if (waited >= next_check) {
-            TRY(check_alive(window, member));
+            status = check_alive(window, member);
             next_check += ALIVE_NS;
         }
     }
-    return STATUS_OK;
+done:
+    atomic_store(&own->sleeps_for, 0);
+    return status;
 }
 
-/* A spin that failed halves the next ones, one that helped doubles them: ranks that share cores, with
- * each other or with strangers, soon spin no longer. */
 enum status shm_wait(struct shm_window *window, int member)
 {
     for (int i = 0; i < window->spins; i++) {
-        if (epoch_of(window, member) >= window->epoch) {
-            if (i >= SPINS_MIN / 2 && window->spins < SPINS_MAX)
-                window->spins *= 2;
+        if (has_arrived(window, member))
             return STATUS_OK;
-        }
         PAUSE();
     }
-    if (window->spins > SPINS_MIN)
-        window->spins /= 2;
-    return wait_long(window, member);
+    for (int i = 0; i < window->yields; i++) {
+        if (has_arrived(window, member))
+            return STATUS_OK;
+        sched_yield();
+    }
+    return wait_asleep(window, member);
 }
 
 enum status shm_wait_all(struct shm_window *window)
@@ -142,10 +167,20 @@ enum status shm_claim(struct shm_window *window)
     return shm_wait_all(window);
 }
 
+static void call(struct shm_member *sleeper, int own_index)
+{
+    int expected = own_index + 1;
+    if (atomic_load(&sleeper->sleeps_for) == expected &&
+        atomic_compare_exchange_strong(&sleeper->sleeps_for, &expected, 0))
+        (void)sem_post(&sleeper->called);
+}
+
 void shm_arrive(struct shm_window *window)
 {
-    struct shm_member *own = window->member[window->group.index];
-    atomic_store_explicit(&own->epoch, ++window->epoch, memory_order_release);
+    int own = window->group.index;
+    atomic_store(&window->member[own]->epoch, ++window->epoch);
+    for (int i = 0; i < window->group.size; i++)
+        call(window->member[i], own);
 }
 
 /* --- opening --- */
@@ -176,12 +211,16 @@ done:
 }
 
 /* Own memory is touched here and by no one before. */
-static void fill_own(struct shm_window *window)
+static enum status fill_own(struct shm_window *window)
 {
     struct shm_member *own = window->member[window->group.index];
     memset(own, 0, sizeof *own);
     own->pid = getpid();
     atomic_init(&own->epoch, 0);
+    atomic_init(&own->sleeps_for, 0);
+    if (sem_init(&own->called, 1, 0) != 0)
+        FAIL(STATUS_UNSUPPORTED, "no semaphores between processes: %s", strerror(errno));
+    return STATUS_OK;
 }
 
 /* In a container of its own a member may be unseen though it lives. */
@@ -193,27 +232,28 @@ static int sees_all(const struct shm_window *window)
     return 1;
 }
 
-static int first_spins(const struct shm_window *window)
+static void choose_patience(struct shm_window *window)
 {
     int n_ranks = window->group.size;
     if (mpi_node() != MPI_COMM_NULL)
         MPI_Comm_size(mpi_node(), &n_ranks);
-    return n_ranks <= sysconf(_SC_NPROCESSORS_ONLN) ? SPINS_MAX : SPINS_MIN;
+    int is_shared = n_ranks > sysconf(_SC_NPROCESSORS_ONLN);
+    window->spins = is_shared ? SPINS_SHARED : SPINS;
+    window->yields = is_shared ? YIELDS_SHARED : 0;
 }
 
 enum status shm_open_window(struct shm_window *window, const struct group *group, MPI_Comm mpi)
 {
     *window = (struct shm_window){.group = *group, .mpi = mpi, .win = MPI_WIN_NULL};
     window->member = calloc((size_t)group->size, sizeof(struct shm_member *));
-    window->spins = first_spins(window);
+    choose_patience(window);
     enum status status = STATUS_OK;
     if (window->member == NULL)
         status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for %d members",
                              group->size);
     TRY_GOTO(status, failed, mpi_agree(mpi, status));
     TRY_GOTO(status, failed, mpi_agree(mpi, map_members(window)));
-    fill_own(window);
-    MPI_TRY_GOTO(status, failed, MPI_Barrier(mpi));
+    TRY_GOTO(status, failed, mpi_agree(mpi, fill_own(window)));
     window->sees_all = sees_all(window);
     return STATUS_OK;
 failed:

@@ -35,9 +35,9 @@ struct shm_window {
     MPI_Win win;
     struct shm_member **member; /* [group.size] */
     uint64_t epoch, turn;
-    uint64_t all_at; /* all members have been seen here */
-    int spins;       /* looks before a waiter gives its core away */
-    int sees_all;    /* members are processes that this one can look for */
+    uint64_t all_at;   /* all members have been seen here */
+    int spins, yields; /* looks before a waiter sleeps: keeping its core, giving it away */
+    int sees_all;      /* members are processes that this one can look for */
 };
 
 /* Takes `mpi`, a communicator of the members of `group`, which share a node; also when it fails.
@@ -58,8 +58,8 @@ enum status shm_claim(struct shm_window *window);
 /* What was written before is seen by all who wait for the new epoch. */
 void shm_arrive(struct shm_window *window);
 
-/* Waits for `member`, for all, to arrive where this one is.  A short spin, then the core is given away,
- * then sleep for a sixteenth of the time waited so far.
+/* Waits for `member`, for all, to arrive where this one is.  A short spin, then sleep until the other
+ * arrives.
  * Errors: STATUS_COMM when the process of the other has ended. */
 enum status shm_wait(struct shm_window *window, int member);
 enum status shm_wait_all(struct shm_window *window);
