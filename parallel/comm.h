@@ -25,6 +25,12 @@ struct comm_ops {
     enum status (*all_gather)(struct comm *comm, struct tensor *y, const struct tensor *x,
                               const int64_t *counts, struct stream *stream);
 
+    /* y = what each member has for this one, in order of members; x = what this one has for each of
+     * them.  Counts in elements: received[size] of y, sent[size] of x; sent[j] here is received[index]
+     * on member j.  Both dense and of one type, not overlapping; any count may be 0. */
+    enum status (*all_to_all)(struct comm *comm, struct tensor *y, const struct tensor *x,
+                              const int64_t *received, const int64_t *sent, struct stream *stream);
+
     /* x of member `root` to all; dense, any dtype. */
     enum status (*broadcast)(struct comm *comm, struct tensor *x, int root, struct stream *stream);
 

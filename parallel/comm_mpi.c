@@ -156,6 +156,64 @@ static enum status mpi_all_gather(struct comm *comm, struct tensor *y, const str
     return STATUS_OK;
 }
 
+/* The pieces of one round to and from every other member. */
+static enum status exchange_round(struct comm *comm, char *y, const char *x,
+                                  const int64_t *received, const int64_t *sent, int64_t width,
+                                  int64_t round)
+{
+    struct mpi_state *state = comm->state;
+    int64_t y_offset = 0, x_offset = 0;
+    int n = 0;
+    for (int i = 0; i < comm->group.size; i++) {
+        struct span in = round_span(y_offset, received[i] * width, round);
+        struct span out = round_span(x_offset, sent[i] * width, round);
+        if (i != comm->group.index && span_size(in) > 0)
+            MPI_TRY(MPI_Irecv(y + in.begin, (int)span_size(in), MPI_BYTE, i, TAG, state->mpi,
+                              &state->requests[n++]));
+        if (i != comm->group.index && span_size(out) > 0)
+            MPI_TRY(MPI_Isend(x + out.begin, (int)span_size(out), MPI_BYTE, i, TAG, state->mpi,
+                              &state->requests[n++]));
+        y_offset += received[i] * width;
+        x_offset += sent[i] * width;
+    }
+    MPI_TRY(MPI_Waitall(n, state->requests, MPI_STATUSES_IGNORE));
+    return STATUS_OK;
+}
+
+static enum status mpi_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                  const int64_t *received, const int64_t *sent,
+                                  struct stream *stream)
+{
+    (void)stream;
+    if (y->dtype != x->dtype || !tensor_is_dense(y) || !tensor_is_dense(x))
+        FAIL(STATUS_INVALID, "all_to_all of %s into %s: both must be dense and of one type",
+             dtype_name(x->dtype), dtype_name(y->dtype));
+    int own = comm->group.index;
+    int64_t width = (int64_t)dtype_bytes(y->dtype), y_total = 0, x_total = 0, longest = 0;
+    int64_t y_own = 0, x_own = 0; /* what this member has for itself */
+    for (int i = 0; i < comm->group.size; i++) {
+        y_own = i == own ? y_total : y_own;
+        x_own = i == own ? x_total : x_own;
+        y_total += received[i];
+        x_total += sent[i];
+        longest = received[i] * width > longest ? received[i] * width : longest;
+        longest = sent[i] * width > longest ? sent[i] * width : longest;
+    }
+    if (tensor_count(y) != y_total || tensor_count(x) != x_total || received[own] != sent[own])
+        FAIL(STATUS_INVALID,
+             "all_to_all of %lld elements into %lld: the counts say %lld into %lld, %lld of this "
+             "member's own into %lld",
+             (long long)tensor_count(x), (long long)tensor_count(y), (long long)x_total,
+             (long long)y_total, (long long)sent[own], (long long)received[own]);
+
+    if (sent[own] > 0)
+        memcpy((char *)y->data + y_own * width, (const char *)x->data + x_own * width,
+               (size_t)(sent[own] * width));
+    for (int64_t round = 0; round * MESSAGE_MAX < longest; round++)
+        TRY(exchange_round(comm, y->data, x->data, received, sent, width, round));
+    return STATUS_OK;
+}
+
 static enum status mpi_broadcast(struct comm *comm, struct tensor *x, int root,
                                  struct stream *stream)
 {
@@ -203,6 +261,7 @@ static const struct comm_ops mpi_ops = {
     .name = "mpi",
     .all_reduce = mpi_all_reduce,
     .all_gather = mpi_all_gather,
+    .all_to_all = mpi_all_to_all,
     .broadcast = mpi_broadcast,
     .lowest = mpi_lowest,
     .barrier = mpi_barrier,

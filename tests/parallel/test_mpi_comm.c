@@ -152,6 +152,72 @@ static void all_gather_refuses_counts_that_do_not_fit(struct comm *comm)
     free(counts);
 }
 
+/* How much member `from` has for member `to`, by shape. */
+static int64_t exchanged(int shape, int from, int to, int size)
+{
+    const int64_t shapes[] = {
+        0, 1, from, to, from == size - 1 ? 0 : 70000 + 13 * from - 7 * to, (from + 2 * to) % 3 * 5};
+    return shapes[shape];
+}
+
+/* The value at place k of what `from` has for `to`. */
+static int32_t exchanged_value(int from, int to, int64_t k)
+{
+    return (int32_t)(from * 100000000 + to * 1000000 + k);
+}
+
+static void check_all_to_all(struct comm *comm, int shape)
+{
+    int size = comm->group.size, own = comm->group.index;
+    int64_t *received = claim((size_t)size * sizeof *received), n_received = 0;
+    int64_t *sent = claim((size_t)size * sizeof *sent), n_sent = 0, place = 0;
+    for (int i = 0; i < size; i++) {
+        n_received += received[i] = exchanged(shape, i, own, size);
+        n_sent += sent[i] = exchanged(shape, own, i, size);
+    }
+    int32_t *y = claim((size_t)(n_received + 1) * sizeof *y);
+    int32_t *x = claim((size_t)n_sent * sizeof *x);
+    for (int i = 0; i < size; i++)
+        for (int64_t k = 0; k < sent[i]; k++)
+            x[place++] = exchanged_value(own, i, k);
+    y[n_received] = -1;
+
+    struct tensor ty = tensor_1d(y, DTYPE_I32, n_received), tx = tensor_1d(x, DTYPE_I32, n_sent);
+    CHECK(comm->ops->all_to_all(comm, &ty, &tx, received, sent, NULL) == STATUS_OK);
+    int wrong = y[n_received] != -1;
+    place = 0;
+    for (int i = 0; i < size; i++)
+        for (int64_t k = 0; k < received[i]; k++)
+            wrong += y[place++] != exchanged_value(i, own, k);
+    CHECK(wrong == 0);
+    free(received);
+    free(sent);
+    free(y);
+    free(x);
+}
+
+static void all_to_all_hands_each_member_its_part(struct comm *comm)
+{
+    for (int shape = 0; shape < 6; shape++)
+        check_all_to_all(comm, shape);
+}
+
+static void all_to_all_refuses_counts_that_do_not_fit(struct comm *comm)
+{
+    if (comm->group.size == 1)
+        return;
+    int64_t *counts = claim((size_t)comm->group.size * sizeof *counts);
+    int64_t *others = claim((size_t)comm->group.size * sizeof *others);
+    float data[8] = {0};
+    struct tensor x = tensor_1d(data, DTYPE_F32, 3), y = tensor_1d(data + 4, DTYPE_F32, 3);
+    CHECK(comm->ops->all_to_all(comm, &y, &x, counts, counts, NULL) == STATUS_INVALID);
+    counts[comm->group.index] = 3;
+    others[(comm->group.index + 1) % comm->group.size] = 3;
+    CHECK(comm->ops->all_to_all(comm, &y, &x, counts, others, NULL) == STATUS_INVALID);
+    free(counts);
+    free(others);
+}
+
 static void broadcast_reaches_all_from_any_root(struct comm *comm)
 {
     const int64_t counts[] = {0, 1, 13, 4096, 300001};
@@ -199,6 +265,8 @@ static void check_comm(struct comm *comm, const char *backend)
     all_reduce_refuses_what_it_cannot_sum(comm);
     all_gather_takes_uneven_and_empty_counts(comm);
     all_gather_refuses_counts_that_do_not_fit(comm);
+    all_to_all_hands_each_member_its_part(comm);
+    all_to_all_refuses_counts_that_do_not_fit(comm);
     broadcast_reaches_all_from_any_root(comm);
     bytes_are_broadcast(comm);
     lowest_finds_the_lowest(comm);
