@@ -16,7 +16,8 @@ static void set_counts(struct comm_bench *b, const struct comm_case *c)
 {
     int ranks = b->job->process.size;
     for (int i = 0; i < ranks; i++)
-        b->counts[i] = span_size(span_part(c->count, ranks, i));
+        b->counts[i] = c->op == COMM_OP_ALL_TO_ALL ? c->count / ranks
+                                                   : span_size(span_part(c->count, ranks, i));
 }
 
 enum status comm_call(struct comm_bench *b, struct comm *comm, const struct comm_case *c)
@@ -30,6 +31,10 @@ enum status comm_call(struct comm_bench *b, struct comm *comm, const struct comm
     case COMM_OP_ALL_GATHER:
         x = tensor_1d(b->x, DTYPE_F32, b->counts[comm->group.index]);
         return comm->ops->all_gather(comm, &y, &x, b->counts, NULL);
+    case COMM_OP_ALL_TO_ALL:
+        x = tensor_1d(b->x, DTYPE_F32, b->counts[0] * comm->group.size);
+        y = tensor_1d(b->y, DTYPE_F32, b->counts[0] * comm->group.size);
+        return comm->ops->all_to_all(comm, &y, &x, b->counts, b->counts, NULL);
     case COMM_OP_BROADCAST:
         return comm->ops->broadcast(comm, &x, 0, NULL);
     case COMM_OP_LOWEST:
@@ -104,9 +109,8 @@ static struct comm_row row_of(struct comm_bench *b, const struct comm_case *c, i
 void comm_row_bandwidths(struct comm_row *row, const struct comm_case *c, int ranks)
 {
     double share = (double)(ranks - 1) / ranks;
-    double factor = c->op == COMM_OP_ALL_REDUCE   ? 2 * share
-                    : c->op == COMM_OP_ALL_GATHER ? share
-                                                  : 1;
+    int is_partial = c->op == COMM_OP_ALL_GATHER || c->op == COMM_OP_ALL_TO_ALL;
+    double factor = c->op == COMM_OP_ALL_REDUCE ? 2 * share : is_partial ? share : 1;
     row->algbw_gb_s = (double)c->bytes * 1e-3 / row->time_us.median;
     row->busbw_gb_s = row->algbw_gb_s * factor;
 }

@@ -8,7 +8,7 @@
  *   time_us  of a call on the slowest rank; median of the rounds
  *   algbw    bytes / time
  *   busbw    algbw times what the slowest link carries of it: 2 (P - 1) / P for all_reduce, (P - 1) / P
- *            for all_gather, 1 for broadcast (github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md)
+ *            for all_gather and all_to_all, 1 for broadcast (github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md)
  *   wrong    numbers on all ranks that differ in any bit from the serial result; of the library's sums,
  *            which have no fixed order, those farther from it than any order can be
  */

@@ -63,6 +63,11 @@ static int64_t wrong_numbers(struct comm_bench *b, const struct comm *comm,
         for (int i = 0; i < comm->group.size; i++)
             for (int64_t k = 0; k < b->counts[i]; k++)
                 wrong += !same_bits(b->y[at++], number_of(i, k, salt));
+    if (c->op == COMM_OP_ALL_TO_ALL)
+        for (int i = 0; i < comm->group.size; i++)
+            for (int64_t k = 0; k < b->counts[i]; k++)
+                wrong += !same_bits(b->y[at++],
+                                    number_of(i, comm->group.index * b->counts[i] + k, salt));
     if (c->op == COMM_OP_BROADCAST)
         for (int64_t k = 0; k < c->count; k++)
             wrong += !same_bits(b->x[k], number_of(0, k, salt));

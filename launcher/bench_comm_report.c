@@ -8,8 +8,8 @@
 
 static const char *const op_names[] = {
     [COMM_OP_ALL_REDUCE] = "all_reduce", [COMM_OP_ALL_GATHER] = "all_gather",
-    [COMM_OP_BROADCAST] = "broadcast",   [COMM_OP_LOWEST] = "lowest",
-    [COMM_OP_BARRIER] = "barrier",
+    [COMM_OP_ALL_TO_ALL] = "all_to_all", [COMM_OP_BROADCAST] = "broadcast",
+    [COMM_OP_LOWEST] = "lowest",         [COMM_OP_BARRIER] = "barrier",
 };
 
 static const char *type_of(const struct comm_case *c)

@@ -61,6 +61,7 @@ enum option_comm_op {
     COMM_OP_ALL,
     COMM_OP_ALL_REDUCE,
     COMM_OP_ALL_GATHER,
+    COMM_OP_ALL_TO_ALL,
     COMM_OP_BROADCAST,
     COMM_OP_LOWEST,
     COMM_OP_BARRIER

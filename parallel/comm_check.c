@@ -31,6 +31,38 @@ enum status comm_check_all_gather(struct gather_shape *shape, const struct group
     return STATUS_OK;
 }
 
+enum status comm_check_all_to_all(struct exchange_shape *shape, const struct group *group,
+                                  const struct tensor *y, const struct tensor *x,
+                                  const int64_t *received, const int64_t *sent)
+{
+    if (y->dtype != x->dtype || !tensor_is_dense(y) || !tensor_is_dense(x))
+        FAIL(STATUS_INVALID, "all_to_all of %s into %s: both must be dense and of one type",
+             dtype_name(x->dtype), dtype_name(y->dtype));
+    int own = group->index;
+    int64_t width = (int64_t)dtype_bytes(y->dtype), y_total = 0, x_total = 0, longest = 0;
+    int64_t y_own = 0, x_own = 0;
+    for (int i = 0; i < group->size; i++) {
+        y_own = i == own ? y_total : y_own;
+        x_own = i == own ? x_total : x_own;
+        y_total += received[i];
+        x_total += sent[i];
+        longest = received[i] * width > longest ? received[i] * width : longest;
+        longest = sent[i] * width > longest ? sent[i] * width : longest;
+    }
+    if (tensor_count(y) != y_total || tensor_count(x) != x_total || received[own] != sent[own])
+        FAIL(STATUS_INVALID,
+             "all_to_all of %lld elements into %lld: the counts say %lld into %lld, %lld of this "
+             "member's own into %lld",
+             (long long)tensor_count(x), (long long)tensor_count(y), (long long)x_total,
+             (long long)y_total, (long long)sent[own], (long long)received[own]);
+    *shape = (struct exchange_shape){.width = width,
+                                     .own_from = x_own * width,
+                                     .own_to = y_own * width,
+                                     .own_bytes = sent[own] * width,
+                                     .longest_bytes = longest};
+    return STATUS_OK;
+}
+
 enum status comm_check_broadcast(const struct tensor *x)
 {
     if (!tensor_is_dense(x))

@@ -10,7 +10,7 @@
 struct library_state {
     struct comm mpi; /* what it leaves to the library too */
     MPI_Comm comm;
-    int *bytes, *offset; /* [size] */
+    int *bytes, *offset, *sent_bytes, *sent_offset; /* [size] */
 };
 
 static enum status fits_int(int64_t bytes)
@@ -32,6 +32,16 @@ static enum status library_all_reduce(struct comm *comm, struct tensor *x, struc
     return STATUS_OK;
 }
 
+/* Counts of elements as the library takes them. */
+static void lay_out(int *bytes, int *offset, const int64_t *counts, int size, int64_t width)
+{
+    int end = 0;
+    for (int i = 0; i < size; end += bytes[i++]) {
+        bytes[i] = (int)(counts[i] * width);
+        offset[i] = end;
+    }
+}
+
 static enum status library_all_gather(struct comm *comm, struct tensor *y, const struct tensor *x,
                                       const int64_t *counts, struct stream *stream)
 {
@@ -40,16 +50,29 @@ static enum status library_all_gather(struct comm *comm, struct tensor *y, const
     struct gather_shape shape;
     TRY(comm_check_all_gather(&shape, &comm->group, y, x, counts));
     TRY(fits_int(tensor_count(y) * shape.width));
-    int offset = 0;
-    for (int i = 0; i < comm->group.size; offset += state->bytes[i++]) {
-        state->bytes[i] = (int)(counts[i] * shape.width);
-        state->offset[i] = offset;
-    }
+    lay_out(state->bytes, state->offset, counts, comm->group.size, shape.width);
     char *data = y->data;
     if (shape.own_bytes > 0 && data + shape.own_offset != x->data)
         memmove(data + shape.own_offset, x->data, (size_t)shape.own_bytes);
     MPI_TRY(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data, state->bytes, state->offset,
                            MPI_BYTE, state->comm));
+    return STATUS_OK;
+}
+
+static enum status library_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                      const int64_t *received, const int64_t *sent,
+                                      struct stream *stream)
+{
+    (void)stream;
+    struct library_state *state = comm->state;
+    struct exchange_shape shape;
+    TRY(comm_check_all_to_all(&shape, &comm->group, y, x, received, sent));
+    TRY(fits_int(tensor_count(y) * shape.width));
+    TRY(fits_int(tensor_count(x) * shape.width));
+    lay_out(state->bytes, state->offset, received, comm->group.size, shape.width);
+    lay_out(state->sent_bytes, state->sent_offset, sent, comm->group.size, shape.width);
+    MPI_TRY(MPI_Alltoallv(x->data, state->sent_bytes, state->sent_offset, MPI_BYTE, y->data,
+                          state->bytes, state->offset, MPI_BYTE, state->comm));
     return STATUS_OK;
 }
 
@@ -79,8 +102,7 @@ static void library_close(struct comm *comm)
         return;
     comm_close(&state->mpi);
     mpi_comm_closed(&state->comm);
-    free(state->bytes);
-    free(state->offset);
+    free(state->bytes); /* all four */
     free(state);
     comm->state = NULL;
 }
@@ -89,6 +111,7 @@ static const struct comm_ops library_ops = {
     .name = "mpi-library",
     .all_reduce = library_all_reduce,
     .all_gather = library_all_gather,
+    .all_to_all = library_all_to_all,
     .broadcast = library_broadcast,
     .lowest = library_lowest,
     .barrier = library_barrier,
@@ -103,13 +126,16 @@ enum status comm_library_open(struct comm *comm, const struct group *group)
     struct comm opened = {.ops = &library_ops, .group = *group, .state = state};
     enum status status = STATUS_OK;
     state->comm = MPI_COMM_NULL;
-    state->bytes = calloc((size_t)group->size, sizeof *state->bytes);
-    state->offset = calloc((size_t)group->size, sizeof *state->offset);
-    if (state->bytes == NULL || state->offset == NULL)
+    state->bytes = calloc(4 * (size_t)group->size, sizeof *state->bytes);
+    if (state->bytes == NULL)
         status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for the %s group",
                              group->name);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK) {
+        state->offset = state->bytes + group->size;
+        state->sent_bytes = state->offset + group->size;
+        state->sent_offset = state->sent_bytes + group->size;
         status = comm_mpi_open(&state->mpi, group);
+    }
     if (status == STATUS_OK)
         status = mpi_comm_of_group(&state->comm, group);
     if (status != STATUS_OK) {

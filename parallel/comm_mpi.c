@@ -185,32 +185,13 @@ static enum status mpi_all_to_all(struct comm *comm, struct tensor *y, const str
                                   struct stream *stream)
 {
     (void)stream;
-    if (y->dtype != x->dtype || !tensor_is_dense(y) || !tensor_is_dense(x))
-        FAIL(STATUS_INVALID, "all_to_all of %s into %s: both must be dense and of one type",
-             dtype_name(x->dtype), dtype_name(y->dtype));
-    int own = comm->group.index;
-    int64_t width = (int64_t)dtype_bytes(y->dtype), y_total = 0, x_total = 0, longest = 0;
-    int64_t y_own = 0, x_own = 0; /* what this member has for itself */
-    for (int i = 0; i < comm->group.size; i++) {
-        y_own = i == own ? y_total : y_own;
-        x_own = i == own ? x_total : x_own;
-        y_total += received[i];
-        x_total += sent[i];
-        longest = received[i] * width > longest ? received[i] * width : longest;
-        longest = sent[i] * width > longest ? sent[i] * width : longest;
-    }
-    if (tensor_count(y) != y_total || tensor_count(x) != x_total || received[own] != sent[own])
-        FAIL(STATUS_INVALID,
-             "all_to_all of %lld elements into %lld: the counts say %lld into %lld, %lld of this "
-             "member's own into %lld",
-             (long long)tensor_count(x), (long long)tensor_count(y), (long long)x_total,
-             (long long)y_total, (long long)sent[own], (long long)received[own]);
-
-    if (sent[own] > 0)
-        memcpy((char *)y->data + y_own * width, (const char *)x->data + x_own * width,
-               (size_t)(sent[own] * width));
-    for (int64_t round = 0; round * MESSAGE_MAX < longest; round++)
-        TRY(exchange_round(comm, y->data, x->data, received, sent, width, round));
+    struct exchange_shape shape;
+    TRY(comm_check_all_to_all(&shape, &comm->group, y, x, received, sent));
+    if (shape.own_bytes > 0)
+        memcpy((char *)y->data + shape.own_to, (const char *)x->data + shape.own_from,
+               (size_t)shape.own_bytes);
+    for (int64_t round = 0; round * MESSAGE_MAX < shape.longest_bytes; round++)
+        TRY(exchange_round(comm, y->data, x->data, received, sent, shape.width, round));
     return STATUS_OK;
 }
 

@@ -27,7 +27,8 @@ enum {
     TWO_SHOT_BYTES = 8 * 1024,
     /* Longer messages of one member go by MPI, which copies once where slots need two: 128 KiB take 12 us
      * against 15, 1 MiB 87 against 121 (2 ranks, bench comm, 2026-11-26). */
-    BROADCAST_BYTES_MAX = 32 * 1024
+    BROADCAST_BYTES_MAX = 32 * 1024,
+    EXCHANGE_MEMBERS_MAX = 64 /* a slot then has 2 KiB for each */
 };
 
 struct shm_state {
@@ -139,11 +140,11 @@ static enum status shm_all_reduce(struct comm *comm, struct tensor *x, struct st
     return STATUS_OK;
 }
 
-/* What of a part of `bytes` bytes goes in the round that starts at `begin`. */
-static size_t piece_bytes(int64_t bytes, int64_t begin)
+/* What of a part of `bytes` bytes goes in the round that starts at `begin` and takes up to `most`. */
+static size_t piece_bytes(int64_t bytes, int64_t begin, int64_t most)
 {
     int64_t left = bytes - begin;
-    return left <= 0 ? 0 : (size_t)(left < SHM_SLOT_BYTES ? left : SHM_SLOT_BYTES);
+    return left <= 0 ? 0 : (size_t)(left < most ? left : most);
 }
 
 static enum status gather_round(struct shm_state *state, char *y, const int64_t *counts,
@@ -151,7 +152,7 @@ static enum status gather_round(struct shm_state *state, char *y, const int64_t 
 {
     struct shm_window *w = &state->window;
     int own = w->group.index;
-    size_t own_piece = piece_bytes(shape->own_bytes, begin);
+    size_t own_piece = piece_bytes(shape->own_bytes, begin, SHM_SLOT_BYTES);
     shm_turn(w);
     if (own_piece > 0) {
         TRY(shm_claim(w));
@@ -160,7 +161,7 @@ static enum status gather_round(struct shm_state *state, char *y, const int64_t 
     shm_arrive(w);
     int64_t offset = 0;
     for (int i = 0; i < w->group.size; offset += counts[i++] * shape->width) {
-        size_t piece = piece_bytes(counts[i] * shape->width, begin);
+        size_t piece = piece_bytes(counts[i] * shape->width, begin, SHM_SLOT_BYTES);
         if (i == own || piece == 0)
             continue;
         TRY(shm_wait(w, i));
@@ -183,6 +184,71 @@ static enum status shm_all_gather(struct comm *comm, struct tensor *y, const str
     for (int64_t begin = 0; begin < shape.longest_bytes; begin += SHM_SLOT_BYTES)
         TRY(gather_round(state, data, counts, &shape, begin));
     return STATUS_OK;
+}
+
+/* A slot has room for `most` bytes to each member. */
+static void write_pieces(struct shm_state *state, const char *x, const int64_t *sent, int64_t width,
+                         int64_t begin, int64_t most)
+{
+    struct shm_window *w = &state->window;
+    char *slot = shm_slot(w, w->group.index);
+    int64_t offset = 0;
+    for (int i = 0; i < w->group.size; offset += sent[i++] * width) {
+        size_t piece = piece_bytes(sent[i] * width, begin, most);
+        if (i != w->group.index && piece > 0)
+            memcpy(slot + i * most, x + offset + begin, piece);
+    }
+}
+
+static void read_pieces(struct shm_state *state, char *y, const int64_t *received, int64_t width,
+                        int64_t begin, int64_t most)
+{
+    struct shm_window *w = &state->window;
+    int own = w->group.index;
+    int64_t offset = 0;
+    for (int i = 0; i < w->group.size; offset += received[i++] * width) {
+        size_t piece = piece_bytes(received[i] * width, begin, most);
+        if (i != own && piece > 0)
+            memcpy(y + offset + begin, shm_slot(w, i) + own * most, piece);
+    }
+}
+
+/* A member knows the parts from and to itself only, so each says how many rounds it needs. */
+static enum status exchange_pieces(struct shm_state *state, char *y, const char *x,
+                                   const int64_t *received, const int64_t *sent,
+                                   const struct exchange_shape *shape)
+{
+    struct shm_window *w = &state->window;
+    int size = w->group.size;
+    int64_t most = SHM_SLOT_BYTES / size / 128 * 128;
+    int n_rounds = (int)((shape->longest_bytes + most - 1) / most);
+    for (int round = 0; round == 0 || round < n_rounds; round++) {
+        shm_turn(w);
+        TRY(shm_claim(w));
+        *shm_flag(w, w->group.index) = n_rounds;
+        write_pieces(state, x, sent, shape->width, round * most, most);
+        shm_arrive(w);
+        TRY(shm_wait_all(w));
+        for (int i = 0; i < size; i++)
+            n_rounds = *shm_flag(w, i) > n_rounds ? *shm_flag(w, i) : n_rounds;
+        read_pieces(state, y, received, shape->width, round * most, most);
+    }
+    return STATUS_OK;
+}
+
+static enum status shm_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                  const int64_t *received, const int64_t *sent,
+                                  struct stream *stream)
+{
+    struct shm_state *state = comm->state;
+    if (state->n_nodes > 1 || comm->group.size > EXCHANGE_MEMBERS_MAX)
+        return state->mpi.ops->all_to_all(&state->mpi, y, x, received, sent, stream);
+    struct exchange_shape shape;
+    TRY(comm_check_all_to_all(&shape, &comm->group, y, x, received, sent));
+    if (shape.own_bytes > 0)
+        memcpy((char *)y->data + shape.own_to, (const char *)x->data + shape.own_from,
+               (size_t)shape.own_bytes);
+    return exchange_pieces(state, y->data, x->data, received, sent, &shape);
 }
 
 static enum status shm_broadcast(struct comm *comm, struct tensor *x, int root,
@@ -245,6 +311,7 @@ static const struct comm_ops shm_ops = {
     .name = "shm",
     .all_reduce = shm_all_reduce,
     .all_gather = shm_all_gather,
+    .all_to_all = shm_all_to_all,
     .broadcast = shm_broadcast,
     .lowest = shm_lowest,
     .barrier = shm_barrier,

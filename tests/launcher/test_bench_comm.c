@@ -44,6 +44,14 @@ static enum status faulty_all_gather(struct comm *comm, struct tensor *y, const 
     return STATUS_OK;
 }
 
+static enum status faulty_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                     const int64_t *received, const int64_t *sent,
+                                     struct stream *stream)
+{
+    (void)received;
+    return faulty_all_gather(comm, y, x, sent, stream);
+}
+
 static enum status faulty_broadcast(struct comm *comm, struct tensor *x, int root,
                                     struct stream *stream)
 {
@@ -66,6 +74,7 @@ static int64_t wrong_of(enum option_comm_op op, const char *name, int salt)
     const struct comm_ops ops = {.name = name,
                                  .all_reduce = faulty_all_reduce,
                                  .all_gather = faulty_all_gather,
+                                 .all_to_all = faulty_all_to_all,
                                  .broadcast = faulty_broadcast,
                                  .lowest = faulty_lowest};
     struct comm comm = {.ops = &ops, .group = {.name = "one", .size = 1, .stride = 1}};
@@ -78,9 +87,10 @@ static int64_t wrong_of(enum option_comm_op op, const char *name, int salt)
 static void one_bit_is_one_wrong_number(void **state)
 {
     (void)state;
-    const enum option_comm_op ops[] = {COMM_OP_ALL_REDUCE, COMM_OP_ALL_GATHER, COMM_OP_BROADCAST};
+    const enum option_comm_op ops[] = {COMM_OP_ALL_REDUCE, COMM_OP_ALL_GATHER, COMM_OP_ALL_TO_ALL,
+                                       COMM_OP_BROADCAST};
     const int64_t places[] = {0, COMM_CHECK_BLOCK - 1, COMM_CHECK_BLOCK, COUNT - 1};
-    for (int o = 0; o < 3; o++) {
+    for (int o = 0; o < 4; o++) {
         fault.ulps = 0;
         assert_int_equal(wrong_of(ops[o], "shm", o), 0);
         fault.ulps = 1;
@@ -122,9 +132,10 @@ static void bandwidths_are_those_of_nccl_tests(void **state)
         double factor;
     } cases[] = {{COMM_OP_ALL_REDUCE, 1.5},
                  {COMM_OP_ALL_GATHER, 0.75},
+                 {COMM_OP_ALL_TO_ALL, 0.75},
                  {COMM_OP_BROADCAST, 1},
                  {COMM_OP_BARRIER, 1}};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         struct comm_row row = {.time_us = {.median = 10}};
         const struct comm_case c = {.op = cases[i].op, .bytes = 20000};
         comm_row_bandwidths(&row, &c, 4);

@@ -405,7 +405,7 @@ static void backends_stay_equal_over_thousands_of_rounds(const struct mesh *mesh
         int64_t count = random_count(&shared, round % 50 == 0 ? COUNT_MAX : 6000);
         int which = 1 + (int)(next_random(&shared) % (N_COMMS - 1)), found;
         struct comm *c = &comm[which];
-        switch (next_random(&shared) % 5) {
+        switch (next_random(&shared) % 6) {
         case 0:
         case 1:
             sums_are_equal(comm, N_COMMS, x, expected, vector, count, &delays);
@@ -429,6 +429,10 @@ static void backends_stay_equal_over_thousands_of_rounds(const struct mesh *mesh
             }
             break;
         }
+        case 4:
+            delay(&delays);
+            check_all_to_all(c, round % 50 == 0 ? 4 : (int)(next_random(&shared) % 4));
+            break;
         default: {
             int lowest = (int)(next_random(&shared) % (uint64_t)(size + 1));
             delay(&delays);
