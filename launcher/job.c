@@ -2,6 +2,7 @@
 #include "kernels/core/log.h"
 #include "launcher/failure.h"
 #include "launcher/model_tokenizer.h"
+#include "parallel/ledger.h"
 #include "parallel/topology.h"
 
 enum status job_open(struct job *job, const struct options *options, enum status read, int *argc,
@@ -23,11 +24,12 @@ enum status job_open(struct job *job, const struct options *options, enum status
     comm_set_backend(options->comm == COMM_OPTION_MPI   ? COMM_MPI
                      : options->comm == COMM_OPTION_SHM ? COMM_SHM
                                                         : COMM_AUTO);
-    return STATUS_OK;
+    return comm_agree(&job->world, ledger_open(&job->process, (int)options->watchdog_timeout));
 }
 
 void job_close(struct job *job)
 {
+    ledger_close();
     if (job->has_world)
         comm_close(&job->world);
     if (job->is_started)

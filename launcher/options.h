@@ -86,6 +86,7 @@ struct options {
     int64_t max_model_len; /* 0: not given */
     int64_t max_num_batched_tokens, threads;
     int64_t max_num_seqs; /* 0: not given */
+    int64_t watchdog_timeout;
 
     struct text_list prompt, prompt_ids, stop;
     char *prompt_file;

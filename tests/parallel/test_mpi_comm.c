@@ -3,6 +3,7 @@
 
 #include "kernels/core/trace.h"
 #include "parallel/comm.h"
+#include "parallel/ledger.h"
 #include "parallel/shard_plan.h"
 #include "parallel/shm_window.h"
 #include <math.h>
@@ -329,6 +330,21 @@ static void all_backends_give_serial_results(const struct mesh *mesh)
     }
 }
 
+/* The ledger between the caller and the backend. */
+static void a_watched_group_gives_the_same(const struct mesh *mesh)
+{
+    struct comm comm;
+    REQUIRE(ledger_open(&check_process, 3600) == STATUS_OK);
+    REQUIRE(comm_open(&comm, &mesh->world) == STATUS_OK);
+    ledger_step_begin();
+    ledger_layer(3);
+    check_comm(&comm, "shm");
+    ledger_step_end();
+    comm_close(&comm);
+    ledger_close();
+    ledger_close(); /* closing twice is harmless */
+}
+
 static void nodes_that_are_no_blocks_of_the_tree_are_refused(const struct mesh *mesh)
 {
     struct comm comm;
@@ -482,6 +498,7 @@ int main(int argc, char **argv)
     check_comm(&world, "shm");
     long_vectors_are_cut_into_chunks(&world);
     all_backends_give_serial_results(&mesh);
+    a_watched_group_gives_the_same(&mesh);
     nodes_that_are_no_blocks_of_the_tree_are_refused(&mesh);
     backends_stay_equal_over_thousands_of_rounds(&mesh);
     for (spec.ep_size = 1; spec.ep_size <= size; spec.ep_size++) {
