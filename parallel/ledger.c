@@ -75,7 +75,7 @@ void ledger_begin(enum ledger_operation operation, const struct group *group, in
     *entry = (struct ledger_entry){.step = ledger.step,
                                    .number = ++ledger.number,
                                    .layer = ledger.layer,
-                                   .operation = operation,
+                                   .operation = (int32_t)operation,
                                    .has_deadline = ledger.is_in_step,
                                    .first = group->first,
                                    .stride = group->stride,

@@ -37,12 +37,12 @@ def process_of(mpirun, rank):
     return None
 
 
-def disturb(ranks, rank, number, *arguments):
+def disturb(ranks, rank, number, *arguments, launcher=()):
     """Sends a signal to one rank once text comes; exit code, stdout and stderr of the job."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("LATENTRANK_")}
     env.update({"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
                 "OMPI_MCA_orte_tmpdir_base": check.folder})
-    command = cli.MPIRUN + ["-n", str(ranks), check.program] + GENERATE + list(arguments)
+    command = cli.MPIRUN + list(launcher) + ["-n", str(ranks), check.program] + GENERATE + list(arguments)
     with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as job:
         first = job.stdout.read(64)
@@ -93,6 +93,19 @@ def test_killed():
         check.expect(time.monotonic() - started < 90, f"before the deadline: {comm}", result)
 
 
+def test_dead_without_a_launcher_that_cares():
+    """mpirun is told to go on when a rank dies: over shared memory the others see it themselves, in a
+    broadcast as in a sum."""
+    for ranks in (2, 3):
+        rank = ranks - 1
+        result = disturb(ranks, rank, signal.SIGKILL, "--comm", "shm",
+                         launcher=["--mca", "orte_enable_recovery", "1"])
+        lines = error_lines(result)
+        check.expect(lines and all(f"rank {rank}, which the " in line and
+                                   "group waits for, has ended" in line for line in lines),
+                     f"rank {rank} has ended: {lines}", result)
+
+
 def test_quiet():
     """A watch over a job where all goes well changes nothing."""
     arguments = ["--model", MODEL, "--prompt-ids", "1,2,3", "--max-tokens", "16"]
@@ -104,5 +117,6 @@ def test_quiet():
 
 test_stopped()
 test_killed()
+test_dead_without_a_launcher_that_cares()
 test_quiet()
 check.end()
