@@ -10,6 +10,7 @@ enum status generate_run(const struct options *options, struct job *job);
 enum status eval_run(const struct options *options, struct job *job);
 enum status bench_latency_run(const struct options *options, struct job *job);
 enum status bench_load_run(const struct options *options, struct job *job);
+enum status bench_comm_run(const struct options *options, struct job *job);
 
 /* On one rank, without MPI. */
 enum status inspect_run(const struct options *options);

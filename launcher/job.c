@@ -2,6 +2,7 @@
 #include "kernels/core/log.h"
 #include "launcher/failure.h"
 #include "launcher/model_tokenizer.h"
+#include "parallel/ledger.h"
 #include "parallel/topology.h"
 
 enum status job_open(struct job *job, const struct options *options, enum status read, int *argc,
@@ -14,14 +15,21 @@ enum status job_open(struct job *job, const struct options *options, enum status
     failure_catch_signals(); /* after MPI_Init, which may install its own */
     struct group world = {
         .name = "world", .size = job->process.size, .index = job->process.rank, .stride = 1};
+    /* by MPI, whatever --comm says: until the options are compared ranks may have read other ones */
+    comm_set_backend(COMM_MPI);
     TRY(comm_open(&job->world, &world));
     job->has_world = 1;
     TRY(comm_agree(&job->world, read));
-    return comm_same(&job->world, "the set of options", options_hash(options));
+    TRY(comm_same(&job->world, "the set of options", options_hash(options)));
+    comm_set_backend(options->comm == COMM_OPTION_MPI   ? COMM_MPI
+                     : options->comm == COMM_OPTION_SHM ? COMM_SHM
+                                                        : COMM_AUTO);
+    return comm_agree(&job->world, ledger_open(&job->process, (int)options->watchdog_timeout));
 }
 
 void job_close(struct job *job)
 {
+    ledger_close();
     if (job->has_world)
         comm_close(&job->world);
     if (job->is_started)

@@ -27,10 +27,9 @@ static const local_command local_commands[COMMAND_COUNT] = {
 };
 
 static const job_command job_commands[COMMAND_COUNT] = {
-    [COMMAND_GENERATE] = generate_run,
-    [COMMAND_EVAL] = eval_run,
-    [COMMAND_BENCH_LATENCY] = bench_latency_run,
-    [COMMAND_BENCH_LOAD] = bench_load_run,
+    [COMMAND_GENERATE] = generate_run,           [COMMAND_EVAL] = eval_run,
+    [COMMAND_BENCH_LATENCY] = bench_latency_run, [COMMAND_BENCH_LOAD] = bench_load_run,
+    [COMMAND_BENCH_COMM] = bench_comm_run,
 };
 
 /* Without MPI: the rank that speaks does it all. */

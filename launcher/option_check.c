@@ -60,5 +60,8 @@ enum status options_check(const struct options *options)
         return check_generate(options);
     if (command == COMMAND_BENCH_LATENCY)
         return check_latency(options);
+    if (command == COMMAND_BENCH_COMM && options->min_bytes > options->max_bytes)
+        FAIL(STATUS_USAGE, "--min-bytes %lld is more than --max-bytes %lld",
+             (long long)options->min_bytes, (long long)options->max_bytes);
     return command == COMMAND_INSPECT ? check_inspect(options) : STATUS_OK;
 }

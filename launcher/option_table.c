@@ -13,6 +13,7 @@
 #define LATENCY      (1u << COMMAND_BENCH_LATENCY)
 #define KERNELS      (1u << COMMAND_BENCH_KERNELS)
 #define LOAD         (1u << COMMAND_BENCH_LOAD)
+#define COMM         (1u << COMMAND_BENCH_COMM)
 #define ENGINE       (GENERATE | EVAL | LATENCY)
 #define ALL_COMMANDS ((1u << COMMAND_COUNT) - 1)
 
@@ -23,12 +24,16 @@ static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
 static const char *const backend_choices[] = {"auto", "cpu", NULL};
+static const char *const comm_choices[] = {"auto", "mpi", "shm", NULL};
 static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
 static const char *const kernel_dtype_choices[] = {"all",     "bf16", "f16", "f32",
                                                    "f8_e4m3", "i8",   "i4",  NULL};
 static const char *const op_choices[] = {
     "all",      "gemm",   "gemm_heads",   "experts", "latent_attention", "expanded_attention",
     "rms_norm", "router", "cache_append", NULL};
+
+static const char *const comm_op_choices[] = {"all",       "all_reduce", "all_gather", "all_to_all",
+                                              "broadcast", "lowest",     "barrier",    NULL};
 
 const struct command_row command_table[COMMAND_COUNT] = {
     [COMMAND_GENERATE] = {"generate", "completes prompts",
@@ -78,6 +83,13 @@ const struct command_row command_table[COMMAND_COUNT] = {
          "a plain copy of the same bytes into fresh memory.  With --cold also from disk, in turn "
          "with plain reads past the page cache: the model's files are then forgotten by the page "
          "cache before each run.  The ratio is the time of the plain read over that of loading."},
+    [COMMAND_BENCH_COMM] =
+        {"bench comm", "time of the collectives between the ranks, by size and backend",
+         "All backends that these ranks can use, one after another in each of --repeat rounds, and "
+         "the MPI library's own collectives (mpi-library).  The time is that of one call on the "
+         "slowest rank, the median of the rounds.  algbw and busbw are those of nccl-tests.  Every "
+         "result is compared with a serial one: #wrong counts the numbers that differ in any bit; "
+         "of mpi-library, which adds in an order of its own, those beyond rounding."},
 };
 
 const struct option option_table[] = {
@@ -332,7 +344,7 @@ const struct option option_table[] = {
      .value_name = "HOW",
      .type = OPTION_CHOICE,
      .at = AT(numa_bind),
-     .commands = ENGINE | KERNELS | LOAD,
+     .commands = ENGINE | KERNELS | LOAD | COMM,
      .initial = "auto",
      .choices = numa_choices,
      .section = "Layout",
@@ -356,6 +368,27 @@ const struct option option_table[] = {
      .choices = backend_choices,
      .section = "Layout",
      .help = "device to compute on"},
+    {.name = "comm",
+     .value_name = "NAME",
+     .type = OPTION_CHOICE,
+     .at = AT(comm),
+     .commands = ENGINE,
+     .initial = "auto",
+     .choices = comm_choices,
+     .section = "Layout",
+     .help = "how ranks exchange sums: by MPI alone (mpi), or through shared memory inside a node "
+             "(shm); auto: shm where the ranks are placed so that it can"},
+    {.name = "watchdog-timeout",
+     .value_name = "S",
+     .type = OPTION_INT,
+     .at = AT(watchdog_timeout),
+     .commands = ENGINE,
+     .initial = "0",
+     .min = 0,
+     .max = 86400,
+     .section = "Layout",
+     .help = "seconds that a rank waits for the others inside a step: then the job ends and names "
+             "the rank that is missing; 0: for ever"},
     {.name = "kv-cache-dtype",
      .value_name = "TYPE",
      .type = OPTION_CHOICE,
@@ -474,6 +507,45 @@ const struct option option_table[] = {
      .choices = kernel_dtype_choices,
      .section = "Measurement",
      .help = "only weights and cached rows of this type"},
+    {.name = "op",
+     .value_name = "NAME",
+     .type = OPTION_CHOICE,
+     .at = AT(op),
+     .commands = COMM,
+     .initial = "all",
+     .choices = comm_op_choices,
+     .section = "Measurement",
+     .help = "only this operation"},
+    {.name = "min-bytes",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(min_bytes),
+     .commands = COMM,
+     .initial = "1024",
+     .min = 4,
+     .max = 1 << 30,
+     .section = "Measurement",
+     .help = "smallest vector; the next ones are twice as long"},
+    {.name = "max-bytes",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_bytes),
+     .commands = COMM,
+     .initial = "1048576",
+     .min = 4,
+     .max = 1 << 30,
+     .section = "Measurement",
+     .help = "largest vector"},
+    {.name = "repeat",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(repeat),
+     .commands = COMM,
+     .initial = "20",
+     .min = 1,
+     .max = 10000,
+     .section = "Measurement",
+     .help = "rounds, each with all backends in turn"},
     {.name = "repeat",
      .value_name = "N",
      .type = OPTION_INT,
@@ -575,9 +647,9 @@ const int option_count = (int)(sizeof option_table / sizeof option_table[0]);
 _Static_assert(sizeof option_table / sizeof option_table[0] <= OPTION_ROWS_MAX,
                "struct options has a source for each row");
 
-static const char *const later_commands[] = {
-    "chat",  "serve", "bench throughput", "bench serve", "bench comm", "compare",
-    "scale", "plan",  "preflight",        "verify"};
+static const char *const later_commands[] = {"chat",        "serve",     "bench throughput",
+                                             "bench serve", "compare",   "scale",
+                                             "plan",        "preflight", "verify"};
 
 static const char *const later_options[] = {"dp",
                                             "pp",
@@ -589,7 +661,6 @@ static const char *const later_options[] = {"dp",
                                             "deterministic",
                                             "launch",
                                             "layouts",
-                                            "watchdog-timeout",
                                             "num-prompts",
                                             "request-rate",
                                             "max-concurrency"};

@@ -109,7 +109,8 @@ static enum status command_words(char *name, size_t size, int *n_words, int argc
 {
     *n_words = strcmp(argv[1], "bench") == 0 ? 2 : 1;
     if (*n_words == 2 && (argc < 3 || argv[2][0] == '-'))
-        FAIL(STATUS_USAGE, "bench what? latency or kernels; see latentrank bench latency --help");
+        FAIL(STATUS_USAGE,
+             "bench what? latency, kernels, load or comm; see latentrank bench latency --help");
     snprintf(name, size, "%s%s%s", argv[1], *n_words == 2 ? " " : "", *n_words == 2 ? argv[2] : "");
     return STATUS_OK;
 }

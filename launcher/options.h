@@ -23,6 +23,7 @@ enum command {
     COMMAND_BENCH_LATENCY,
     COMMAND_BENCH_KERNELS,
     COMMAND_BENCH_LOAD,
+    COMMAND_BENCH_COMM,
     COMMAND_COUNT,
     COMMAND_NONE = COMMAND_COUNT /* only --help and --version go without */
 };
@@ -34,6 +35,7 @@ enum option_weight { WEIGHT_AUTO, WEIGHT_INT8 };
 enum option_mla { MLA_OPTION_AUTO, MLA_OPTION_ABSORB, MLA_OPTION_EXPAND };
 enum option_load { LOAD_AUTO, LOAD_DUMMY };
 enum option_numa { NUMA_AUTO, NUMA_OFF };
+enum option_comm { COMM_OPTION_AUTO, COMM_OPTION_MPI, COMM_OPTION_SHM };
 enum option_model_dtype { MODEL_BF16, MODEL_F32, MODEL_F16 };
 enum option_kernel_dtype {
     KERNEL_ALL,
@@ -55,6 +57,15 @@ enum option_kernel {
     KERNEL_OP_ROUTER,
     KERNEL_OP_CACHE_APPEND
 };
+enum option_comm_op {
+    COMM_OP_ALL,
+    COMM_OP_ALL_REDUCE,
+    COMM_OP_ALL_GATHER,
+    COMM_OP_ALL_TO_ALL,
+    COMM_OP_BROADCAST,
+    COMM_OP_LOWEST,
+    COMM_OP_BARRIER
+};
 
 struct text_list {
     char **text;
@@ -71,10 +82,11 @@ struct options {
 
     char *model, *model_config;
     int64_t tp, ep; /* 0: not given */
-    int weight_dtype, kv_cache_dtype, mla_mode, load_format, numa_bind, backend;
+    int weight_dtype, kv_cache_dtype, mla_mode, load_format, numa_bind, backend, comm;
     int64_t max_model_len; /* 0: not given */
     int64_t max_num_batched_tokens, threads;
     int64_t max_num_seqs; /* 0: not given */
+    int64_t watchdog_timeout;
 
     struct text_list prompt, prompt_ids, stop;
     char *prompt_file;
@@ -92,7 +104,8 @@ struct options {
     int64_t layers;  /* 0: not given */
 
     int64_t batch_size, input_len, output_len, repeat; /* bench */
-    int op;                                            /* bench kernels */
+    int op;                                            /* bench kernels, bench comm */
+    int64_t min_bytes, max_bytes;                      /* bench comm */
     int cold;                                          /* bench load */
 
     unsigned char source[OPTION_ROWS_MAX]; /* enum option_source of each row of the table */

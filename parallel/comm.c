@@ -1,5 +1,7 @@
 #include "parallel/comm.h"
 
+#include "kernels/core/log.h"
+#include "parallel/ledger.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,9 +9,30 @@
 
 enum { NAME_MAX_BYTES = 320 };
 
+static enum comm_backend chosen = COMM_AUTO;
+
+void comm_set_backend(enum comm_backend backend)
+{
+    chosen = backend;
+}
+
+static enum status open_chosen(struct comm *comm, const struct group *group)
+{
+    if (chosen == COMM_MPI)
+        return comm_mpi_open(comm, group);
+    enum status status = comm_shm_open(comm, group, 0);
+    if (status != STATUS_UNSUPPORTED || chosen == COMM_SHM)
+        return status;
+    log_print(LOG_INFO, "messages go by MPI: %s", status_text());
+    return comm_mpi_open(comm, group);
+}
+
 enum status comm_open(struct comm *comm, const struct group *group)
 {
-    return group->size == 1 ? comm_self_open(comm, group) : comm_mpi_open(comm, group);
+    if (group->size == 1)
+        return comm_self_open(comm, group);
+    TRY(open_chosen(comm, group));
+    return ledger_wrap(comm);
 }
 
 void comm_close(struct comm *comm)

@@ -1,4 +1,4 @@
-/* comm.h - collectives over one group of ranks.  Backends: self, MPI.
+/* comm.h - collectives over one group of ranks.  Backends: self, MPI, shared memory.
  *
  * Every member calls the same operations in the same order with the same
  * shapes.  all_reduce gives the same bits on every member (routing depends on
@@ -15,7 +15,7 @@
 struct comm;
 
 struct comm_ops {
-    const char *name; /* "self", "mpi" */
+    const char *name; /* "self", "mpi", "shm" */
 
     /* x = sum over members of x; dense f32. */
     enum status (*all_reduce)(struct comm *comm, struct tensor *x, struct stream *stream);
@@ -24,6 +24,12 @@ struct comm_ops {
      * members; x holds counts[index] dense elements; any count may be 0. */
     enum status (*all_gather)(struct comm *comm, struct tensor *y, const struct tensor *x,
                               const int64_t *counts, struct stream *stream);
+
+    /* y = what each member has for this one, in order of members; x = what this one has for each of
+     * them.  Counts in elements: received[size] of y, sent[size] of x; sent[j] here is received[index]
+     * on member j.  Both dense and of one type, not overlapping; any count may be 0. */
+    enum status (*all_to_all)(struct comm *comm, struct tensor *y, const struct tensor *x,
+                              const int64_t *received, const int64_t *sent, struct stream *stream);
 
     /* x of member `root` to all; dense, any dtype. */
     enum status (*broadcast)(struct comm *comm, struct tensor *x, int root, struct stream *stream);
@@ -50,7 +56,23 @@ enum status comm_self_open(struct comm *comm, const struct group *group);
  * Errors: STATUS_COMM (text of the library). */
 enum status comm_mpi_open(struct comm *comm, const struct group *group);
 
-/* comm_self for a group of one, else comm_mpi.  Collective over the world whatever the size. */
+/* Shared memory between members on one node; over several nodes sums inside the nodes, MPI between their
+ * first members.  As comm_mpi_open.  `node_members` is 0, or for tests: this many neighbours count as a
+ * node.  Errors: STATUS_UNSUPPORTED, on all members, when those of a node are not 2, 4, 8, ... in a row
+ * (on a single node any number is right) or there is no shared memory. */
+enum status comm_shm_open(struct comm *comm, const struct group *group, int node_members);
+
+/* The library's own collectives, whose sums have no fixed order: what benchmarks compare with.  As
+ * comm_mpi_open. */
+enum status comm_library_open(struct comm *comm, const struct group *group);
+
+/* What comm_open takes for groups of several; the same on all ranks.  COMM_AUTO: comm_shm, else
+ * comm_mpi. */
+enum comm_backend { COMM_AUTO, COMM_MPI, COMM_SHM };
+void comm_set_backend(enum comm_backend backend);
+
+/* comm_self for a group of one, else as comm_set_backend says.  Collective over the world whatever the
+ * size. */
 enum status comm_open(struct comm *comm, const struct group *group);
 
 void comm_close(struct comm *comm);

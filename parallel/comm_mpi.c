@@ -10,6 +10,7 @@
 #include "parallel/comm.h"
 
 #include "kernels/core/trace.h"
+#include "parallel/comm_check.h"
 #include "parallel/mpi_internal.h"
 #include "parallel/reduction_tree.h"
 #include "parallel/shard_plan.h"
@@ -97,9 +98,7 @@ static enum status reduce_by_slices(struct comm *comm, float *x, int count)
 static enum status mpi_all_reduce(struct comm *comm, struct tensor *x, struct stream *stream)
 {
     (void)stream;
-    if (x->dtype != DTYPE_F32 || !tensor_is_dense(x))
-        FAIL(STATUS_INVALID, "all_reduce of a %s %s tensor: it must be dense f32",
-             tensor_is_dense(x) ? "dense" : "strided", dtype_name(x->dtype));
+    TRY(comm_check_all_reduce(x));
     trace_add(TRACE_ALL_REDUCES, 1);
 
     float *data = x->data;
@@ -147,28 +146,52 @@ static enum status mpi_all_gather(struct comm *comm, struct tensor *y, const str
                                   const int64_t *counts, struct stream *stream)
 {
     (void)stream;
-    if (y->dtype != x->dtype || !tensor_is_dense(y) || !tensor_is_dense(x))
-        FAIL(STATUS_INVALID, "all_gather of %s into %s: both must be dense and of one type",
-             dtype_name(x->dtype), dtype_name(y->dtype));
-    int own = comm->group.index;
-    int64_t width = (int64_t)dtype_bytes(y->dtype), own_offset = 0, longest = 0, total = 0;
-    for (int i = 0; i < comm->group.size; i++) {
-        if (i == own)
-            own_offset = total * width;
-        if (counts[i] * width > longest)
-            longest = counts[i] * width;
-        total += counts[i];
-    }
-    if (tensor_count(y) != total || tensor_count(x) != counts[own])
-        FAIL(STATUS_INVALID, "all_gather of %lld elements into %lld: the counts say %lld of %lld",
-             (long long)tensor_count(x), (long long)tensor_count(y), (long long)counts[own],
-             (long long)total);
-
+    struct gather_shape shape;
+    TRY(comm_check_all_gather(&shape, &comm->group, y, x, counts));
     char *data = y->data;
-    if (counts[own] > 0 && data + own_offset != x->data)
-        memmove(data + own_offset, x->data, (size_t)(counts[own] * width));
-    for (int64_t round = 0; round * MESSAGE_MAX < longest; round++)
-        TRY(gather_round(comm, data, counts, width, own_offset, round));
+    if (shape.own_bytes > 0 && data + shape.own_offset != x->data)
+        memmove(data + shape.own_offset, x->data, (size_t)shape.own_bytes);
+    for (int64_t round = 0; round * MESSAGE_MAX < shape.longest_bytes; round++)
+        TRY(gather_round(comm, data, counts, shape.width, shape.own_offset, round));
+    return STATUS_OK;
+}
+
+/* The pieces of one round to and from every other member. */
+static enum status exchange_round(struct comm *comm, char *y, const char *x,
+                                  const int64_t *received, const int64_t *sent, int64_t width,
+                                  int64_t round)
+{
+    struct mpi_state *state = comm->state;
+    int64_t y_offset = 0, x_offset = 0;
+    int n = 0;
+    for (int i = 0; i < comm->group.size; i++) {
+        struct span in = round_span(y_offset, received[i] * width, round);
+        struct span out = round_span(x_offset, sent[i] * width, round);
+        if (i != comm->group.index && span_size(in) > 0)
+            MPI_TRY(MPI_Irecv(y + in.begin, (int)span_size(in), MPI_BYTE, i, TAG, state->mpi,
+                              &state->requests[n++]));
+        if (i != comm->group.index && span_size(out) > 0)
+            MPI_TRY(MPI_Isend(x + out.begin, (int)span_size(out), MPI_BYTE, i, TAG, state->mpi,
+                              &state->requests[n++]));
+        y_offset += received[i] * width;
+        x_offset += sent[i] * width;
+    }
+    MPI_TRY(MPI_Waitall(n, state->requests, MPI_STATUSES_IGNORE));
+    return STATUS_OK;
+}
+
+static enum status mpi_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                  const int64_t *received, const int64_t *sent,
+                                  struct stream *stream)
+{
+    (void)stream;
+    struct exchange_shape shape;
+    TRY(comm_check_all_to_all(&shape, &comm->group, y, x, received, sent));
+    if (shape.own_bytes > 0)
+        memcpy((char *)y->data + shape.own_to, (const char *)x->data + shape.own_from,
+               (size_t)shape.own_bytes);
+    for (int64_t round = 0; round * MESSAGE_MAX < shape.longest_bytes; round++)
+        TRY(exchange_round(comm, y->data, x->data, received, sent, shape.width, round));
     return STATUS_OK;
 }
 
@@ -177,8 +200,7 @@ static enum status mpi_broadcast(struct comm *comm, struct tensor *x, int root,
 {
     (void)stream;
     struct mpi_state *state = comm->state;
-    if (!tensor_is_dense(x))
-        FAIL(STATUS_INVALID, "broadcast of a strided tensor: it must be dense");
+    TRY(comm_check_broadcast(x));
     int64_t bytes = tensor_count(x) * (int64_t)dtype_bytes(x->dtype);
     for (int64_t round = 0; round * MESSAGE_MAX < bytes; round++) {
         struct span part = round_span(0, bytes, round);
@@ -220,15 +242,20 @@ static const struct comm_ops mpi_ops = {
     .name = "mpi",
     .all_reduce = mpi_all_reduce,
     .all_gather = mpi_all_gather,
+    .all_to_all = mpi_all_to_all,
     .broadcast = mpi_broadcast,
     .lowest = mpi_lowest,
     .barrier = mpi_barrier,
     .close = mpi_close,
 };
 
-/* Only the members take part, so groups of one need not join and groups may differ in size. */
-static enum status split_world(MPI_Comm *mpi, const struct group *group)
+enum status mpi_comm_of_group(MPI_Comm *mpi, const struct group *group)
 {
+    if (mpi_world() == MPI_COMM_NULL)
+        FAIL(STATUS_COMM,
+             "the %s group has %d members but MPI is not started: use mpirun or srun "
+             "--mpi=pmix",
+             group->name, group->size);
     MPI_Group all = MPI_GROUP_NULL, members = MPI_GROUP_NULL;
     int last = group->first + (group->size - 1) * group->stride;
     int range[1][3] = {{group->first, last, group->stride}};
@@ -247,13 +274,8 @@ done:
 
 enum status comm_mpi_open(struct comm *comm, const struct group *group)
 {
-    if (mpi_world() == MPI_COMM_NULL)
-        FAIL(STATUS_COMM,
-             "the %s group has %d members but MPI is not started: use mpirun or srun "
-             "--mpi=pmix",
-             group->name, group->size);
     MPI_Comm mpi = MPI_COMM_NULL;
-    TRY(split_world(&mpi, group));
+    TRY(mpi_comm_of_group(&mpi, group));
 
     /* After the collective part, so that a rank without memory leaves nobody waiting. */
     struct mpi_state *state = malloc(sizeof *state);

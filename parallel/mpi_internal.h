@@ -6,6 +6,7 @@
 #define PARALLEL_MPI_INTERNAL_H
 
 #include "kernels/core/status.h"
+#include "parallel/mesh.h"
 #include <mpi.h>
 
 #define MPI_TRY(call)                                                                              \
@@ -33,9 +34,19 @@ MPI_Comm mpi_world(void);
 MPI_Comm mpi_node(void);
 
 /* Every communicator of ours is made ready (errors return) and counted by mpi_comm_opened, and ended by
- * mpi_comm_closed.  LeakSanitizer does not see inside the library, so tests ask the count. */
+ * mpi_comm_closed; windows of shared memory alike.  LeakSanitizer does not see inside the library, so
+ * tests ask the count of both together. */
 enum status mpi_comm_opened(MPI_Comm mpi);
 void mpi_comm_closed(MPI_Comm *mpi);
+enum status mpi_window_opened(MPI_Win win);
+void mpi_window_closed(MPI_Win *win);
 int mpi_comm_count(void);
+
+/* A communicator of the members of `group`; collective over them alone, so groups of one need not join
+ * and groups may differ in size.  Owner: caller; end with mpi_comm_closed. */
+enum status mpi_comm_of_group(MPI_Comm *mpi, const struct group *group);
+
+/* Every member gives its own status: all get STATUS_OK, or each a failure, its own or STATUS_COMM. */
+enum status mpi_agree(MPI_Comm mpi, enum status own);
 
 #endif

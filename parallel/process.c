@@ -49,9 +49,35 @@ void mpi_comm_closed(MPI_Comm *mpi)
     *mpi = MPI_COMM_NULL;
 }
 
+enum status mpi_window_opened(MPI_Win win)
+{
+    n_comms++;
+    MPI_TRY(MPI_Win_set_errhandler(win, MPI_ERRORS_RETURN));
+    return STATUS_OK;
+}
+
+void mpi_window_closed(MPI_Win *win)
+{
+    if (*win == MPI_WIN_NULL)
+        return;
+    if (MPI_Win_free(win) != MPI_SUCCESS)
+        log_print(LOG_WARN, "a window of shared memory could not be freed");
+    n_comms--;
+    *win = MPI_WIN_NULL;
+}
+
 int mpi_comm_count(void)
 {
     return n_comms;
+}
+
+enum status mpi_agree(MPI_Comm mpi, enum status own)
+{
+    int failed = own != STATUS_OK, any = failed;
+    MPI_TRY(MPI_Allreduce(&failed, &any, 1, MPI_INT, MPI_MAX, mpi));
+    if (any && own == STATUS_OK)
+        FAIL(STATUS_COMM, "another rank could not open its part of a group");
+    return own;
 }
 
 static int environment_int(const char *name, int otherwise)

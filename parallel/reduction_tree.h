@@ -21,6 +21,10 @@ void reduction_add(float *restrict x, const float *restrict y, int64_t count);
  * partial sums. */
 void reduction_tree_sum(float *parts, int n_parts, int64_t count);
 
+/* y[count] = the sum of part[n_parts][count] along the tree; y may be one of the parts, none other
+ * overlaps it.  n_parts is below 2^16. */
+void reduction_tree_sum_of(float *y, const float *const *part, int n_parts, int64_t count);
+
 /* What one member does at one level, when each member of both blocks shall end with the sum of both:
  * it sends its own sum to `send_to`, `send_to` + `send_step`, ... below `send_end`, and receives the
  * sum of the other block from `receive_from`; -1 when its block moves up unchanged. */

@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include "kernels/core/log.h"
+#include "parallel/ledger.h"
 #include "runtime/decode_bytes.h"
 #include "runtime/memory_plan.h"
 #include "runtime/safetensors.h"
@@ -362,7 +363,10 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
         .work = &e->work,
     };
     TRY(step_forward(&step));
-    return step_logits(&step, sink, context, sunk);
+    ledger_layer(-1);
+    TRY(step_logits(&step, sink, context, sunk));
+    ledger_step_end();
+    return STATUS_OK;
 }
 
 /* A rank that fails inside a step ends the job: the others are in a collective already. */
@@ -409,6 +413,7 @@ enum status engine_step(struct engine *engine, const struct step_plan *plan, log
     struct step_order order;
     enum status sunk = STATUS_OK;
     TRY(check_plan(engine, plan));
+    ledger_step_begin();
     abort_on(engine, step_message_exchange(&engine->message, &engine->world, plan, &order));
     abort_on(engine, run(engine, &order, sink, context, &sunk));
     return sunk;
@@ -436,6 +441,7 @@ enum status engine_work(struct engine *engine)
             latent_cache_release(&engine->cache, order.released[i]);
         if (order.stops)
             return STATUS_OK;
+        ledger_step_begin();
         abort_on(engine, run(engine, &order, NULL, NULL, &sunk));
     }
 }

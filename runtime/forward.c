@@ -5,6 +5,7 @@
  * returns a complete u: the sums over ranks happen inside it.
  */
 #include "kernels/core/trace.h"
+#include "parallel/ledger.h"
 #include "runtime/decode_bytes.h"
 #include "runtime/step.h"
 
@@ -29,6 +30,7 @@ enum status step_forward(struct step *s)
     for (int l = 0; l < s->model->n_layers; l++) {
         const struct layer_weights *w = &s->weights->layer[l];
 
+        ledger_layer(l);
         TRY(ops->rms_norm(&h, &x, &w->attention_gain, epsilon, s->stream));
         TRY(mla_forward(s, l, &u, &h)); /* (1)..(11) */
         TRY(ops->add(&x, &u, s->stream));

@@ -151,6 +151,60 @@ def test_load():
                            "--batch-size", ranks=ranks)
 
 
+COMM_KEYS = {"op", "backend", "bytes", "count", "type", "redop", "time_us", "min_time_us",
+             "max_time_us", "algbw_gb_s", "busbw_gb_s", "wrong"}
+
+
+def test_comm():
+    """All backends give right numbers for every operation, on one rank to several."""
+    sizes = [4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]
+    for ranks in (0, 1, 2, 3, 4):
+        size = max(ranks, 1)
+        value = check.run_json("bench", "comm", "--min-bytes", "4", "--max-bytes", "65536",
+                               "--repeat", "3", ranks=ranks)
+        backends = ["self"] if size == 1 else ["mpi", "shm", "mpi-library"]
+        check.expect((value["ranks"], value["nodes"], value["repeat"], value["left_out"]) ==
+                     (size, 1, 3, None), f"head: {value}")
+        expected = [(op, bytes, backend) for op in ("all_reduce", "all_gather", "all_to_all", "broadcast")
+                    for bytes in sizes for backend in backends]
+        expected += [(op, 0, backend) for op in ("lowest", "barrier") for backend in backends]
+        rows = value["rows"]
+        check.expect([(row["op"], row["bytes"], row["backend"]) for row in rows] == expected,
+                     f"rows on {ranks} ranks: {[list(row.values())[:3] for row in rows]}")
+        factor = {"all_reduce": 2 * (size - 1) / size, "all_gather": (size - 1) / size,
+                  "all_to_all": (size - 1) / size}
+        for row in rows:
+            check.expect(set(row) == COMM_KEYS and row["wrong"] == 0, f"keys and numbers: {row}")
+            check.expect(0 < row["min_time_us"] <= row["time_us"] <= row["max_time_us"] and
+                         row["count"] * 4 == row["bytes"], f"times and count: {row}")
+            check.expect(math.isclose(row["algbw_gb_s"],
+                                      row["bytes"] * 1e-3 / row["time_us"]) and
+                         math.isclose(row["busbw_gb_s"],
+                                      row["algbw_gb_s"] * factor.get(row["op"], 1)),
+                         f"bandwidths: {row}")
+    table = check.run("bench", "comm", "--op", "all_gather", "--min-bytes", "6", "--max-bytes",
+                      "20", "--repeat", "1", ranks=2)
+    lines = table.stdout.decode().splitlines()
+    check.expect(table.returncode == 0 and len(lines) == 3 + 2 * 3 and
+                 all(line.split()[-1] == "0" for line in lines[3:]) and
+                 [line.split()[2] for line in lines[3:]] == ["4"] * 3 + ["12"] * 3,
+                 "a table of whole numbers of f32", table)
+    check.expect_error(["bench", "comm", "--comm", "shm"], 2, "--comm", ranks=2)
+
+
+def test_comm_option():
+    """The same tokens whatever carries the sums."""
+    for ranks in (0, 2, 3):
+        ids = [check.run_json("generate", "--model", MODEL, "--prompt-ids", "1,2,3",
+                              "--max-tokens", "8", "--comm", comm,
+                              ranks=ranks)["completions"][0]["ids"]
+               for comm in ("auto", "mpi", "shm")]
+        check.expect(ids[0] == ids[1] == ids[2] and len(ids[0]) == 8, f"{ranks} ranks: {ids}")
+    printed = json.loads(check.run("generate", "--model", MODEL, "--prompt", "x", "--comm", "shm",
+                                   "--print-config").stdout)
+    check.expect(printed["comm"] == "shm", f"--print-config: {printed}")
+
+
 def test_summary():
     """However short loading was, it ends with a line of bytes, seconds and speed."""
     for ranks in (0, 2):
@@ -162,7 +216,7 @@ def test_summary():
 
 
 def test_help():
-    for command in ("latency", "kernels", "load"):
+    for command in ("latency", "kernels", "load", "comm"):
         text = check.run("bench", command, "--help").stdout.decode()
         check.expect(f"latentrank bench {command}:" in text and "--repeat N" in text, text)
     printed = check.run(*LATENCY, "--print-config")
@@ -175,6 +229,8 @@ test_bytes()
 test_latency_limits()
 test_kernels()
 test_load()
+test_comm()
+test_comm_option()
 test_summary()
 test_help()
 check.end()

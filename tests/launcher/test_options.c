@@ -77,9 +77,8 @@ static void each_command_takes_a_name_once(void **state)
 
 static void later_names_are_neither_in_the_table_nor_in_help(void **state)
 {
-    static const char *const later[] = {
-        "dp",         "pp", "kv-placement", "deterministic", "block-size", "watchdog-timeout",
-        "num-prompts"};
+    static const char *const later[] = {"dp",         "pp",         "kv-placement", "deterministic",
+                                        "block-size", "num-prompts"};
     char line[128], *help = options_help(COMMAND_NONE);
     (void)state;
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
@@ -96,7 +95,6 @@ static void later_names_are_neither_in_the_table_nor_in_help(void **state)
     expect_failure("latentrank serve", "", "not in this version");
     expect_failure("latentrank bench throughput", "", "not in this version");
     expect_failure("latentrank bench serve", "", "not in this version");
-    expect_failure("latentrank bench comm", "", "not in this version");
     expect_failure("latentrank generate", "LATENTRANK_DP=2", "not in this version");
 }
 
@@ -297,8 +295,8 @@ static void commands_demand_what_they_need(void **state)
     expect_failure("latentrank generate --model m --prompt x --prompt y --dump-logits f", "",
                    "one prompt");
     expect_failure("latentrank eval --model m", "", "needs --text-file");
-    expect_failure("latentrank bench", "", "latency or kernels");
-    expect_failure("latentrank bench --model m", "", "latency or kernels");
+    expect_failure("latentrank bench", "", "latency, kernels, load or comm");
+    expect_failure("latentrank bench --model m", "", "latency, kernels, load or comm");
     expect_failure("latentrank bench latancy", "", "did you mean bench latency?");
     expect_failure("latentrank latency", "", "unknown command 'latency'");
     expect_failure("latentrank bench latency", "", "bench latency needs --model");
@@ -306,6 +304,11 @@ static void commands_demand_what_they_need(void **state)
     expect_failure("latentrank bench latency --model m --max-model-len 159", "", "160 tokens");
     expect_failure("latentrank bench latency --model m --batch-size 0", "", "from 1 to 65536");
     expect_failure("latentrank bench latency --model m --prompt x", "", "does not take --prompt");
+    expect_failure("latentrank bench comm --min-bytes 64 --max-bytes 32", "",
+                   "--min-bytes 64 is more than --max-bytes 32");
+    expect_failure("latentrank bench comm --op gemm", "", "all_gather");
+    expect_failure("latentrank bench comm --model m", "", "does not take --model");
+    expect_failure("latentrank generate --model m --prompt x --comm tcp", "", "auto, mpi or shm");
     expect_failure("latentrank bench kernels --model m", "", "does not take --model");
     expect_failure("latentrank bench kernels --dtype u8", "", "f8_e4m3, i8 or i4");
     expect_failure("latentrank bench kernels --op mla", "", "latent_attention");

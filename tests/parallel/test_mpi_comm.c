@@ -1,10 +1,13 @@
-/* The collectives of comm.h against serial results, on every member. */
+/* The collectives of comm.h against serial results, on every member, over every backend. */
 #include "mpi_check.h"
 
 #include "kernels/core/trace.h"
 #include "parallel/comm.h"
+#include "parallel/ledger.h"
 #include "parallel/shard_plan.h"
+#include "parallel/shm_window.h"
 #include <math.h>
+#include <sched.h>
 
 /* Of very different sizes, so that another order of additions shows. */
 static float random_float(uint64_t *state)
@@ -150,6 +153,72 @@ static void all_gather_refuses_counts_that_do_not_fit(struct comm *comm)
     free(counts);
 }
 
+/* How much member `from` has for member `to`, by shape. */
+static int64_t exchanged(int shape, int from, int to, int size)
+{
+    const int64_t shapes[] = {
+        0, 1, from, to, from == size - 1 ? 0 : 70000 + 13 * from - 7 * to, (from + 2 * to) % 3 * 5};
+    return shapes[shape];
+}
+
+/* The value at place k of what `from` has for `to`. */
+static int32_t exchanged_value(int from, int to, int64_t k)
+{
+    return (int32_t)(from * 100000000 + to * 1000000 + k);
+}
+
+static void check_all_to_all(struct comm *comm, int shape)
+{
+    int size = comm->group.size, own = comm->group.index;
+    int64_t *received = claim((size_t)size * sizeof *received), n_received = 0;
+    int64_t *sent = claim((size_t)size * sizeof *sent), n_sent = 0, place = 0;
+    for (int i = 0; i < size; i++) {
+        n_received += received[i] = exchanged(shape, i, own, size);
+        n_sent += sent[i] = exchanged(shape, own, i, size);
+    }
+    int32_t *y = claim((size_t)(n_received + 1) * sizeof *y);
+    int32_t *x = claim((size_t)n_sent * sizeof *x);
+    for (int i = 0; i < size; i++)
+        for (int64_t k = 0; k < sent[i]; k++)
+            x[place++] = exchanged_value(own, i, k);
+    y[n_received] = -1;
+
+    struct tensor ty = tensor_1d(y, DTYPE_I32, n_received), tx = tensor_1d(x, DTYPE_I32, n_sent);
+    CHECK(comm->ops->all_to_all(comm, &ty, &tx, received, sent, NULL) == STATUS_OK);
+    int wrong = y[n_received] != -1;
+    place = 0;
+    for (int i = 0; i < size; i++)
+        for (int64_t k = 0; k < received[i]; k++)
+            wrong += y[place++] != exchanged_value(i, own, k);
+    CHECK(wrong == 0);
+    free(received);
+    free(sent);
+    free(y);
+    free(x);
+}
+
+static void all_to_all_hands_each_member_its_part(struct comm *comm)
+{
+    for (int shape = 0; shape < 6; shape++)
+        check_all_to_all(comm, shape);
+}
+
+static void all_to_all_refuses_counts_that_do_not_fit(struct comm *comm)
+{
+    if (comm->group.size == 1)
+        return;
+    int64_t *counts = claim((size_t)comm->group.size * sizeof *counts);
+    int64_t *others = claim((size_t)comm->group.size * sizeof *others);
+    float data[8] = {0};
+    struct tensor x = tensor_1d(data, DTYPE_F32, 3), y = tensor_1d(data + 4, DTYPE_F32, 3);
+    CHECK(comm->ops->all_to_all(comm, &y, &x, counts, counts, NULL) == STATUS_INVALID);
+    counts[comm->group.index] = 3;
+    others[(comm->group.index + 1) % comm->group.size] = 3;
+    CHECK(comm->ops->all_to_all(comm, &y, &x, counts, others, NULL) == STATUS_INVALID);
+    free(counts);
+    free(others);
+}
+
 static void broadcast_reaches_all_from_any_root(struct comm *comm)
 {
     const int64_t counts[] = {0, 1, 13, 4096, 300001};
@@ -190,13 +259,15 @@ static void lowest_finds_the_lowest(struct comm *comm)
     }
 }
 
-static void check_comm(struct comm *comm)
+static void check_comm(struct comm *comm, const char *backend)
 {
-    CHECK(strcmp(comm->ops->name, comm->group.size == 1 ? "self" : "mpi") == 0);
+    CHECK(strcmp(comm->ops->name, comm->group.size == 1 ? "self" : backend) == 0);
     all_reduce_gives_the_bits_of_the_serial_tree(comm);
     all_reduce_refuses_what_it_cannot_sum(comm);
     all_gather_takes_uneven_and_empty_counts(comm);
     all_gather_refuses_counts_that_do_not_fit(comm);
+    all_to_all_hands_each_member_its_part(comm);
+    all_to_all_refuses_counts_that_do_not_fit(comm);
     broadcast_reaches_all_from_any_root(comm);
     bytes_are_broadcast(comm);
     lowest_finds_the_lowest(comm);
@@ -210,12 +281,12 @@ static void groups_work_at_the_same_time(const struct mesh *mesh)
     struct comm ep, etp;
     CHECK(comm_open(&ep, &mesh->ep) == STATUS_OK);
     CHECK(comm_open(&etp, &mesh->etp) == STATUS_OK);
-    check_comm(&ep);
+    check_comm(&ep, "shm");
     for (int i = 0; i < 3 + mesh->ep.index * 20; i++)
         check_all_reduce(&etp, 100, i);
     for (int i = 0; i < 3 + mesh->etp.index * 20; i++)
         check_all_reduce(&ep, 5000, i);
-    check_comm(&etp);
+    check_comm(&etp, "shm");
     comm_close(&etp);
     comm_close(&ep);
     comm_close(&ep); /* closing twice is harmless */
@@ -231,8 +302,169 @@ static void unequal_groups_open_together(const struct mesh *mesh)
                                  : (struct group){"odd", others, mesh->rank, 0, 1};
     struct comm comm;
     CHECK(comm_open(&comm, &group) == STATUS_OK);
-    check_comm(&comm);
+    check_comm(&comm, "shm");
     comm_close(&comm);
+}
+
+/* Nodes of 2 and 4 are pretended: they are blocks of the tree; the last one may be smaller. */
+static void all_backends_give_serial_results(const struct mesh *mesh)
+{
+    if (mesh->world.size == 1)
+        return;
+    struct comm comm;
+    comm_set_backend(COMM_MPI);
+    CHECK(comm_open(&comm, &mesh->world) == STATUS_OK);
+    check_comm(&comm, "mpi");
+    long_vectors_are_cut_into_chunks(&comm);
+    comm_close(&comm);
+    comm_set_backend(COMM_SHM);
+    CHECK(comm_open(&comm, &mesh->world) == STATUS_OK);
+    check_comm(&comm, "shm");
+    comm_close(&comm);
+    comm_set_backend(COMM_AUTO);
+    for (int members = 2; members <= 4; members *= 2) {
+        REQUIRE(comm_shm_open(&comm, &mesh->world, members) == STATUS_OK);
+        check_comm(&comm, "shm");
+        long_vectors_are_cut_into_chunks(&comm);
+        comm_close(&comm);
+    }
+}
+
+/* The ledger between the caller and the backend. */
+static void a_watched_group_gives_the_same(const struct mesh *mesh)
+{
+    struct comm comm;
+    REQUIRE(ledger_open(&check_process, 3600) == STATUS_OK);
+    REQUIRE(comm_open(&comm, &mesh->world) == STATUS_OK);
+    ledger_step_begin();
+    ledger_layer(3);
+    check_comm(&comm, "shm");
+    ledger_step_end();
+    comm_close(&comm);
+    ledger_close();
+    ledger_close(); /* closing twice is harmless */
+}
+
+static void nodes_that_are_no_blocks_of_the_tree_are_refused(const struct mesh *mesh)
+{
+    struct comm comm;
+    if (mesh->world.size > 3)
+        CHECK(comm_shm_open(&comm, &mesh->world, 3) == STATUS_UNSUPPORTED);
+    if (mesh->world.size > 1)
+        CHECK(comm_shm_open(&comm, &mesh->world, 1) == STATUS_UNSUPPORTED);
+    const struct {
+        int size, block, first[8];
+    } nodes[] = {
+        {5, 5, {0, 0, 0, 0, 0}},    {4, 2, {0, 0, 2, 2}},    {5, 2, {0, 0, 2, 2, 4}},
+        {6, 4, {0, 0, 0, 0, 4, 4}}, {3, 1, {0, 1, 2}},       {6, 0, {0, 0, 0, 3, 3, 3}},
+        {4, 0, {0, 1, 0, 1}},       {5, 0, {0, 0, 2, 2, 2}}, {8, 0, {0, 0, 2, 2, 4, 4, 4}},
+        {4, 0, {0, 0, 2, 3}},       {4, 0, {0, 1, 2, 2}},    {1, 1, {0}},
+    };
+    for (size_t i = 0; i < sizeof nodes / sizeof nodes[0]; i++)
+        CHECK(shm_block(nodes[i].first, nodes[i].size) == nodes[i].block);
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return *state >> 33;
+}
+
+/* Up to `limit`, small ones as often as large ones. */
+static int64_t random_count(uint64_t *state, int64_t limit)
+{
+    return (int64_t)(next_random(state) % (uint64_t)limit) >> next_random(state) % 16;
+}
+
+static void delay(uint64_t *state)
+{
+    uint64_t length = next_random(state) % 8 == 0 ? next_random(state) % 100 : 0;
+    for (uint64_t i = 0; i < length; i++)
+        sched_yield();
+}
+
+/* The same vector through all of `comm`: the bits of the first. */
+static void sums_are_equal(struct comm *comm, int n_comms, float *x, float *expected,
+                           const float *own, int64_t count, uint64_t *delays)
+{
+    for (int c = 0; c < n_comms; c++) {
+        float *y = c == 0 ? expected : x;
+        memcpy(y, own, (size_t)count * sizeof *y);
+        struct tensor t = tensor_1d(y, DTYPE_F32, count);
+        delay(delays);
+        CHECK(comm[c].ops->all_reduce(&comm[c], &t, NULL) == STATUS_OK);
+        if (c > 0)
+            CHECK(memcmp(x, expected, (size_t)count * sizeof *x) == 0);
+    }
+}
+
+/* Any order of operations, members at any distance: what one backend gives, all give. */
+static void backends_stay_equal_over_thousands_of_rounds(const struct mesh *mesh)
+{
+    enum { N_COMMS = 4, COUNT_MAX = 70000, ROUNDS = 1500 };
+    int size = mesh->world.size, own = mesh->world.index;
+    if (size == 1)
+        return;
+    struct comm comm[N_COMMS];
+    REQUIRE(comm_mpi_open(&comm[0], &mesh->world) == STATUS_OK);
+    for (int c = 1; c < N_COMMS; c++)
+        REQUIRE(comm_shm_open(&comm[c], &mesh->world, (int[]){0, 0, 2, 4}[c]) == STATUS_OK);
+    float *random = claim((COUNT_MAX + 64) * sizeof *random);
+    float *x = claim(COUNT_MAX * sizeof *x), *expected = claim(COUNT_MAX * sizeof *expected);
+    int64_t *counts = claim((size_t)size * sizeof *counts);
+    uint64_t shared = 2024, delays = seed_of(own, 1), values = seed_of(own, 2);
+    for (int64_t k = 0; k < COUNT_MAX + 64; k++)
+        random[k] = random_float(&values);
+
+    for (int round = 0; round < ROUNDS; round++) {
+        const float *vector = random + next_random(&shared) % 64;
+        int64_t count = random_count(&shared, round % 50 == 0 ? COUNT_MAX : 6000);
+        int which = 1 + (int)(next_random(&shared) % (N_COMMS - 1)), found;
+        struct comm *c = &comm[which];
+        switch (next_random(&shared) % 6) {
+        case 0:
+        case 1:
+            sums_are_equal(comm, N_COMMS, x, expected, vector, count, &delays);
+            break;
+        case 2:
+            for (int i = 0; i < size; i++)
+                counts[i] = random_count(&shared, 3000);
+            delay(&delays);
+            check_all_gather(c, counts, round % 2);
+            break;
+        case 3: {
+            int root = (int)(next_random(&shared) % (uint64_t)size);
+            for (int repeat = 0; repeat < 5; repeat++) { /* the root runs ahead */
+                int64_t sent[2] = {round, repeat}, got[2];
+                memcpy(got, sent, sizeof got);
+                if (own != root)
+                    memset(got, 0, sizeof got);
+                delay(&delays);
+                CHECK(comm_broadcast_bytes(c, got, sizeof got, root) == STATUS_OK);
+                CHECK(memcmp(got, sent, sizeof got) == 0);
+            }
+            break;
+        }
+        case 4:
+            delay(&delays);
+            check_all_to_all(c, round % 50 == 0 ? 4 : (int)(next_random(&shared) % 4));
+            break;
+        default: {
+            int lowest = (int)(next_random(&shared) % (uint64_t)(size + 1));
+            delay(&delays);
+            if (round % 3 == 0)
+                CHECK(c->ops->barrier(c) == STATUS_OK);
+            CHECK(c->ops->lowest(c, &found, own >= lowest) == STATUS_OK);
+            CHECK(found == (lowest < size ? lowest : -1));
+        }
+        }
+    }
+    for (int c = 0; c < N_COMMS; c++)
+        comm_close(&comm[c]);
+    free(random);
+    free(x);
+    free(expected);
+    free(counts);
 }
 
 static void backends_refuse_the_wrong_group(const struct mesh *mesh)
@@ -242,11 +474,14 @@ static void backends_refuse_the_wrong_group(const struct mesh *mesh)
     CHECK(comm_self_open(&comm, &two) == STATUS_INVALID);
     comm_close(&comm);
     comm_close(NULL);
-    if (!check_process.uses_mpi)
+    if (!check_process.uses_mpi) {
         CHECK(comm_mpi_open(&comm, &two) == STATUS_COMM);
+        CHECK(comm_shm_open(&comm, &two, 0) == STATUS_COMM);
+    }
     /* Ranks that the job does not have: the library's refusal comes back as a status. */
     struct group beyond = {"beyond", 2, mesh->rank, mesh->world.size, 1};
     CHECK(comm_mpi_open(&comm, &beyond) == STATUS_COMM);
+    CHECK(comm_shm_open(&comm, &beyond, 0) == STATUS_COMM);
     CHECK(strlen(status_text()) > 10);
 }
 
@@ -259,8 +494,13 @@ int main(int argc, char **argv)
     struct mesh_spec spec = {.world_size = size, .ep_size = 1};
     REQUIRE(mesh_build(&mesh, &spec, check_process.rank) == STATUS_OK);
     REQUIRE(comm_open(&world, &mesh.world) == STATUS_OK);
-    check_comm(&world);
+    int n_comms = mpi_comm_count();
+    check_comm(&world, "shm");
     long_vectors_are_cut_into_chunks(&world);
+    all_backends_give_serial_results(&mesh);
+    a_watched_group_gives_the_same(&mesh);
+    nodes_that_are_no_blocks_of_the_tree_are_refused(&mesh);
+    backends_stay_equal_over_thousands_of_rounds(&mesh);
     for (spec.ep_size = 1; spec.ep_size <= size; spec.ep_size++) {
         if (size % spec.ep_size != 0)
             continue;
@@ -269,7 +509,7 @@ int main(int argc, char **argv)
     }
     unequal_groups_open_together(&mesh);
     backends_refuse_the_wrong_group(&mesh);
-    CHECK(mpi_comm_count() == (check_process.uses_mpi ? 1 + (size > 1) : 0));
+    CHECK(mpi_comm_count() == n_comms);
     comm_close(&world);
     return check_end("test_mpi_comm");
 }

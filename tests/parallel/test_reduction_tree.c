@@ -51,6 +51,27 @@ static void sum_follows_the_recursive_definition(void **state)
     }
 }
 
+/* Vectors that are no whole number of blocks, into a place of their own and over any of the parts. */
+static void sums_of_parts_anywhere_are_the_same(void **state)
+{
+    (void)state;
+    enum { LONG = 259, PARTS_MAX = 19 };
+    static float parts[PARTS_MAX][LONG], expected[PARTS_MAX * LONG], y[LONG];
+    for (int n = 1; n <= PARTS_MAX; n++)
+        for (int over = -1; over < n; over++) {
+            const float *part[PARTS_MAX];
+            for (int i = 0; i < n; i++) {
+                part[i] = parts[i];
+                for (int k = 0; k < LONG; k++)
+                    expected[i * LONG + k] = parts[i][k] = random_float();
+            }
+            float *sum = over < 0 ? y : parts[over];
+            reduction_tree_sum(expected, n, LONG);
+            reduction_tree_sum_of(sum, part, n, LONG);
+            assert_memory_equal(sum, expected, LONG * sizeof *sum);
+        }
+}
+
 /* Written out from the header of kernels/core/matrix.h and the sentence for odd counts. */
 static void small_trees_are_as_written(void **state)
 {
@@ -139,6 +160,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sum_follows_the_recursive_definition),
+        cmocka_unit_test(sums_of_parts_anywhere_are_the_same),
         cmocka_unit_test(small_trees_are_as_written),
         cmocka_unit_test(exchanges_give_every_member_the_tree),
         cmocka_unit_test(halves_and_quarters_continue_the_tree_of_units),

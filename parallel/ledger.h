@@ -1,0 +1,36 @@
+/* ledger.h - which collective each rank is in, so that a job that hangs can say for whom it waits.
+ *
+ * Each rank writes the operations that it begins and ends to a ring in memory that
+ * the ranks of its node share.  A thread on each rank looks at its own ring: when
+ * an operation inside a step has lasted longer than the deadline, it shows the
+ * ring and reads where the others are.  One that never began that operation is
+ * named in the error line, and the job ends.
+ *
+ * Outside steps there is no deadline: ranks wait for a plan as long as rank 0 has
+ * nothing to do.  (So rank 0 is not missed while it is between two steps.)  A rank is seen from its own node only; where all ranks of a node
+ * have come, they wait some seconds more for another node to speak. */
+#ifndef PARALLEL_LEDGER_H
+#define PARALLEL_LEDGER_H
+
+#include "parallel/comm.h"
+#include "parallel/process.h"
+
+/* Starts the watch when `timeout_s` is above 0 and there are several ranks.  Collective, after
+ * process_start; groups opened from then on are watched.
+ * Errors: STATUS_COMM, STATUS_NO_MEMORY. */
+enum status ledger_open(const struct process *process, int timeout_s);
+
+/* Collective.  Groups that are watched are closed before. */
+void ledger_close(void);
+
+/* Where this rank is.  These do nothing while there is no watch.  A step begins on rank 0 before its plan is
+ * sent, on the others when they have it. */
+void ledger_step_begin(void);
+void ledger_step_end(void);
+void ledger_layer(int layer); /* -1: none */
+
+/* Puts the ledger between `comm` and its backend, where there is a watch.
+ * Errors: STATUS_NO_MEMORY; `comm` is closed then. */
+enum status ledger_wrap(struct comm *comm);
+
+#endif

@@ -1,0 +1,74 @@
+#include "parallel/ledger_board.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {
+    [LEDGER_ALL_REDUCE] = "all_reduce", [LEDGER_ALL_GATHER] = "all_gather",
+    [LEDGER_ALL_TO_ALL] = "all_to_all", [LEDGER_BROADCAST] = "broadcast",
+    [LEDGER_LOWEST] = "lowest",         [LEDGER_BARRIER] = "barrier",
+};
+
+int ledger_last(struct ledger_entry *entry, const struct ledger_board *board)
+{
+    uint64_t begun = atomic_load(&board->begun);
+    *entry =
+        begun == 0 ? (struct ledger_entry){.step = -1} : board->ring[(begun - 1) % LEDGER_RING];
+    return atomic_load(&board->begun) == begun;
+}
+
+static int is_member(int rank, const struct ledger_entry *entry)
+{
+    int distance = rank - entry->first;
+    return distance >= 0 && distance % entry->stride == 0 && distance / entry->stride < entry->size;
+}
+
+static int is_before(const struct ledger_entry *a, const struct ledger_entry *b)
+{
+    return a->step < b->step || (a->step == b->step && a->number < b->number);
+}
+
+int ledger_missing(int *n_missing, const struct ledger_entry *waiting, const int32_t *rank,
+                   const struct ledger_entry *last, int n_ranks)
+{
+    int found = -1;
+    *n_missing = 0;
+    for (int i = 0; i < n_ranks; i++) {
+        if (!is_member(rank[i], waiting) || !is_before(&last[i], waiting))
+            continue;
+        ++*n_missing;
+        if (found < 0 || is_before(&last[i], &last[found]) ||
+            (!is_before(&last[found], &last[i]) && rank[i] < rank[found]))
+            found = i;
+    }
+    return found;
+}
+
+void ledger_name(char *text, size_t size, const struct ledger_entry *entry)
+{
+    char layer[32] = "";
+    if (entry->layer >= 0)
+        snprintf(layer, sizeof layer, " of layer %d", (int)entry->layer);
+    snprintf(text, size, "%s %d%s, step %" PRId64, names[entry->operation], (int)entry->number,
+             layer, entry->step);
+}
+
+void ledger_describe(char *text, size_t size, const struct ledger_board *board, int64_t now_ns)
+{
+    enum { SHOWN = 6 };
+    uint64_t begun = atomic_load(&board->begun);
+    size_t used = 0;
+    *text = '\0';
+    for (uint64_t i = begun; i > 0 && i + SHOWN > begun && used < size; i--) {
+        const struct ledger_entry *entry = &board->ring[(i - 1) % LEDGER_RING];
+        char name[96];
+        ledger_name(name, sizeof name, entry);
+        int is_open = i > atomic_load(&board->ended);
+        double ms = (double)((is_open ? now_ns : entry->end_ns) - entry->begin_ns) * 1e-6;
+        int length = snprintf(text + used, size - used, "%s%s (%s, %" PRId64 " bytes, %s %.3f ms)",
+                              used > 0 ? "; " : "", name, entry->group, entry->bytes,
+                              is_open ? "waits for" : "took", ms);
+        used += length > 0 ? (size_t)length : 0;
+    }
+}

@@ -1,0 +1,62 @@
+/* ledger_board.h - what ranks of a node show each other, and who of them is missing; shared by ledger*.c and
+ * their test. */
+#ifndef PARALLEL_LEDGER_BOARD_H
+#define PARALLEL_LEDGER_BOARD_H
+
+#include "kernels/core/status.h"
+#include "parallel/mesh.h"
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum ledger_operation {
+    LEDGER_ALL_REDUCE,
+    LEDGER_ALL_GATHER,
+    LEDGER_ALL_TO_ALL,
+    LEDGER_BROADCAST,
+    LEDGER_LOWEST,
+    LEDGER_BARRIER
+};
+
+struct ledger_entry {
+    int64_t step;   /* from 0; what stands between two steps counts to the second one */
+    int32_t number; /* of the operation since the step before, from 1 */
+    int32_t layer;  /* -1: none */
+    int32_t operation, has_deadline;
+    char group[12];
+    int32_t first, stride, size; /* the group's ranks */
+    int64_t bytes, begin_ns, end_ns;
+};
+
+enum { LEDGER_RING = 64 };
+
+/* Written by its rank alone.  `begun` is raised when the entry is whole. */
+struct ledger_board {
+    _Alignas(128) int32_t rank;
+    atomic_int is_reported; /* of the first rank of a node: one of them speaks */
+    _Atomic int64_t
+        seen_ns; /* the watch of this rank looked last; it runs on in a rank that waits */
+    _Atomic uint64_t begun, ended;
+    struct ledger_entry ring[LEDGER_RING];
+};
+
+/* The last operation that was begun, of step -1 when there is none; 0 when the rank is at work on it. */
+int ledger_last(struct ledger_entry *entry, const struct ledger_board *board);
+
+/* Which of the ranks, each with its last operation, has never begun `waiting`: the one that is farthest behind among those of the group, the lowest of several; -1 when all
+ * have.  *n_missing: how many have not.  Pure. */
+int ledger_missing(int *n_missing, const struct ledger_entry *waiting, const int32_t *rank,
+                   const struct ledger_entry *last, int n_ranks);
+
+/* "all_reduce 41 of layer 22, step 1088". */
+void ledger_name(char *text, size_t size, const struct ledger_entry *entry);
+
+/* The last operations of a board, the youngest first, for a log line. */
+void ledger_describe(char *text, size_t size, const struct ledger_board *board, int64_t now_ns);
+
+/* Between the wrapper of comm_ledger.c and the board of this rank. */
+void ledger_begin(enum ledger_operation operation, const struct group *group, int64_t bytes);
+void ledger_end(void);
+int ledger_is_on(void);
+
+#endif
