@@ -226,9 +226,14 @@ static enum status check_memory(struct engine *e)
     struct memory_plan plan = {0};
     TRY(comm_agree(&e->world, measure_memory(e, &plan)));
     TRY(fit_context(e, &plan));
-    enum status status =
-        memory_plan_check(&plan, &e->process, e->device, &e->world,
-                          "more nodes, a shorter --max-model-len or a smaller model would do");
+    const struct latent_cache_shape sharded = cache_shape(e, KV_SHARDED);
+    char other[128] = "", advice[256];
+    if (e->options.kv_placement == KV_REPLICATED && sharded.n_members > 1)
+        snprintf(other, sizeof other, "--kv-placement sharded (cache %.2f GB on each rank), ",
+                 (double)latent_cache_bytes(&e->config, &sharded) * 1e-9);
+    snprintf(advice, sizeof advice,
+             "%smore nodes, a shorter --max-model-len or a smaller model would do", other);
+    enum status status = memory_plan_check(&plan, &e->process, e->device, &e->world, advice);
     return comm_agree(&e->world, status);
 }
 
