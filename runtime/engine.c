@@ -216,8 +216,11 @@ static enum status fit_context(struct engine *e, struct memory_plan *plan)
     if (e->process.rank == 0)
         log_print(LOG_WARN,
                   "the memory holds a context of %d tokens for each sequence, not %lld "
-                  "(--max-model-len, --max-num-seqs)",
-                  e->options.max_model_len, (long long)length);
+                  "(--max-model-len, --max-num-seqs%s)",
+                  e->options.max_model_len, (long long)length,
+                  e->mesh.tp.size > 1 && e->options.kv_placement == KV_REPLICATED
+                      ? ", --kv-placement sharded"
+                      : "");
     return comm_agree(&e->world, measure_memory(e, plan));
 }
 

@@ -14,6 +14,8 @@
  * Queries and states lie head after head, all tokens of a head together, so that
  * the part of each member is in one piece wherever it goes.
  */
+#include <assert.h>
+
 #include "kernels/core/trace.h"
 #include "parallel/cache_placement.h"
 #include "runtime/step.h"
@@ -163,6 +165,7 @@ static enum status attend_block(struct step *s, int layer, struct tensor *o, con
 enum status sharded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q)
 {
     int64_t n_tokens = s->batch->n_tokens, block = s->work->sharded_tokens;
+    assert(s->cache->n_members == s->tp->group.size); /* the cache group is tp */
     for (int64_t begin = 0; begin < n_tokens; begin += block)
         TRY(attend_block(s, layer, o, q, begin,
                          begin + block < n_tokens ? begin + block : n_tokens));
@@ -205,6 +208,7 @@ enum status sharded_read(struct step *s, struct tensor *rows, int layer, int seq
     int64_t width = s->model->d_c + s->model->d_r, page_size = PAGE_ROWS * width, own = 0;
     float *data = s->work->sharded_pages.data, *mine = NULL;
     int32_t place[EXPANDED_ROWS / PAGE_ROWS];
+    assert(begin % PAGE_ROWS == 0 && begin < end && end - begin <= EXPANDED_ROWS);
 
     trace_add(TRACE_CACHE_GATHERS, 1);
     for (int64_t p = a.first; p < a.end; p++) {
