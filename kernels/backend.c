@@ -14,7 +14,7 @@
 
 static enum status open_cpu(struct backend *backend)
 {
-    *backend = (struct backend){.device = &cpu_device_ops};
+    *backend = (struct backend){.device = &cpu_device_ops, .host = &cpu_device_ops};
     return cpu_ops_choose(&backend->ops);
 }
 

@@ -8,6 +8,7 @@ enum backend_kind { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
 
 struct backend {
     const struct device_ops *device;
+    const struct device_ops *host; /* host memory that the device copies fast; the CPU: itself */
     const struct ops *ops;
     struct stream *stream; /* of all operations; NULL on the CPU */
     void *library;         /* of the CUDA backend; NULL on the CPU */

@@ -47,6 +47,9 @@ static struct engine_options engine_options_of(const struct options *options,
 {
     struct engine_options engine = engine_defaults();
     engine.model = options->model;
+    engine.backend = options->backend == BACKEND_OPTION_CUDA  ? BACKEND_CUDA
+                     : options->backend == BACKEND_OPTION_CPU ? BACKEND_CPU
+                                                              : BACKEND_AUTO;
     engine.tp = (int)options->tp;
     engine.ep = (int)options->ep;
     engine.kv_cache_dtype = options->kv_cache_dtype == CACHE_F32          ? DTYPE_F32

@@ -24,7 +24,7 @@ static const char *const weight_choices[] = {"auto", "int8", NULL};
 static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
-static const char *const backend_choices[] = {"auto", "cpu", NULL};
+static const char *const backend_choices[] = {"auto", "cpu", "cuda", NULL};
 static const char *const comm_choices[] = {"auto", "mpi", "shm", NULL};
 static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
 static const char *const kernel_dtype_choices[] = {"all",     "bf16", "f16", "f32",
@@ -368,7 +368,7 @@ const struct option option_table[] = {
      .initial = "auto",
      .choices = backend_choices,
      .section = "Layout",
-     .help = "device to compute on"},
+     .help = "device to compute on; auto takes a GPU where the CUDA backend and one are there"},
     {.name = "comm",
      .value_name = "NAME",
      .type = OPTION_CHOICE,
@@ -678,7 +678,7 @@ static const char *const later_options[] = {"dp",
                                             "max-concurrency"};
 
 static const char *const later_values[][2] = {
-    {"backend", "cuda"}, {"kv-placement", "node"}, {"kv-placement", "auto"}};
+    {"kv-placement", "node"}, {"kv-placement", "auto"}};
 
 static const char *const elsewhere[][2] = {{"quantization", "weight-dtype"},
                                            {"tensor-parallel-size", "tp"},

@@ -3,8 +3,21 @@
 #include <assert.h>
 #include <stdlib.h>
 
+static enum status open_host(struct batch *batch, struct arena *arena, int64_t table_pages)
+{
+    const int64_t dim[] = {batch->max_entries, table_pages};
+    size_t count = (size_t)batch->capacity;
+    TRY(arena_tensor(arena, &batch->table, DTYPE_I32, 2, dim));
+    batch->host_ids = calloc(3 * count, sizeof *batch->host_ids);
+    if (batch->host_ids == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for a batch of %zu tokens", count);
+    batch->host_position = batch->host_ids + count;
+    batch->host_seq_of = batch->host_position + count;
+    return STATUS_OK;
+}
+
 enum status batch_open(struct batch *batch, struct arena *arena, int64_t max_tokens,
-                       int max_entries)
+                       int max_entries, int64_t table_pages)
 {
     *batch = (struct batch){.capacity = max_tokens, .max_entries = max_entries};
     TRY(arena_tensor(arena, &batch->ids, DTYPE_I32, 1, &max_tokens));
@@ -13,20 +26,43 @@ enum status batch_open(struct batch *batch, struct arena *arena, int64_t max_tok
     batch->entry = calloc((size_t)max_entries, sizeof *batch->entry);
     if (batch->entry == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for a batch of %d sequences", max_entries);
-    return STATUS_OK;
+    return table_pages == 0 ? STATUS_OK : open_host(batch, arena, table_pages);
 }
 
 void batch_close(struct batch *batch)
 {
     free(batch->entry);
+    free(batch->host_ids);
     *batch = (struct batch){0};
+}
+
+enum status batch_upload(struct batch *batch, const struct latent_cache *cache,
+                         const struct backend *backend)
+{
+    if (batch->host_ids == NULL)
+        return STATUS_OK;
+    const struct device_ops *device = backend->device;
+    size_t bytes = (size_t)batch->n_tokens * sizeof *batch->host_ids;
+    size_t row_bytes = (size_t)cache->max_pages * sizeof *cache->table;
+    TRY(device->copy_in(batch->ids.data, batch->host_ids, bytes, backend->stream));
+    TRY(device->copy_in(batch->position.data, batch->host_position, bytes, backend->stream));
+    TRY(device->copy_in(batch->seq_of.data, batch->host_seq_of, bytes, backend->stream));
+    for (int i = 0; i < batch->n_entries; i++) {
+        size_t at = (size_t)batch->entry[i].sequence * row_bytes;
+        TRY(device->copy_in((char *)batch->table.data + at, (const char *)cache->table + at,
+                            row_bytes, backend->stream));
+    }
+    return STATUS_OK;
 }
 
 enum status batch_build(struct batch *batch, const struct step_plan *plan,
                         struct latent_cache *cache)
 {
     assert(plan->n_tokens <= batch->capacity && plan->n_entries <= batch->max_entries);
-    int32_t *ids = batch->ids.data, *position = batch->position.data, *seq_of = batch->seq_of.data;
+    int is_apart = batch->host_ids != NULL;
+    int32_t *ids = is_apart ? batch->host_ids : batch->ids.data;
+    int32_t *position = is_apart ? batch->host_position : batch->position.data;
+    int32_t *seq_of = is_apart ? batch->host_seq_of : batch->seq_of.data;
     int64_t row = 0;
     for (int i = 0; i < plan->n_entries; i++) {
         const struct step_entry *from = &plan->entry[i];
@@ -52,7 +88,9 @@ struct page_view batch_pages(const struct batch *batch, const struct latent_cach
 {
     return (struct page_view){
         .rows = cache->rows[layer],
-        .table = tensor_2d(cache->table, DTYPE_I32, cache->n_sequences, cache->max_pages),
+        .table = batch->host_ids != NULL
+                     ? batch->table
+                     : tensor_2d(cache->table, DTYPE_I32, cache->n_sequences, cache->max_pages),
         .seq_of = batch->seq_of,
         .position = batch->position,
         .d_c = cache->d_c,

@@ -2,6 +2,7 @@
 #ifndef RUNTIME_BATCH_H
 #define RUNTIME_BATCH_H
 
+#include "kernels/backend.h"
 #include "kernels/core/arena.h"
 #include "runtime/engine.h"
 #include "runtime/latent_cache.h"
@@ -18,21 +19,29 @@ struct batch {
     int64_t n_tokens;
     int n_entries;
     struct batch_entry *entry;           /* [capacity of entries] */
-    struct tensor ids, position, seq_of; /* [n_tokens] i32 */
-    int64_t capacity;                    /* tokens */
+    struct tensor ids, position, seq_of; /* [n_tokens] i32, in device memory */
+    /* The same on the host, and the page tables on the device, where that is not the host. */
+    int32_t *host_ids, *host_position, *host_seq_of;
+    struct tensor table; /* [n_sequences, max_pages] i32 */
+    int64_t capacity;    /* tokens */
     int max_entries;
 };
 
-/* Memory for steps of up to `max_tokens` tokens and `max_entries` sequences.
+/* Memory for steps of up to `max_tokens` tokens and `max_entries` sequences, of up to `table_pages` pages
+ * each; 0 when the device is the host, which needs no second tables.
  * Owner: caller; end with batch_close.  Errors: STATUS_NO_MEMORY. */
 enum status batch_open(struct batch *batch, struct arena *arena, int64_t max_tokens,
-                       int max_entries);
+                       int max_entries, int64_t table_pages);
 void batch_close(struct batch *batch);
 
 /* Fills the batch from a plan and lengthens the sequences of `cache` by their new tokens.
  * Errors: STATUS_NO_MEMORY (cache pages). */
 enum status batch_build(struct batch *batch, const struct step_plan *plan,
                         struct latent_cache *cache);
+
+/* Copies the batch to the device; nothing where that is the host. */
+enum status batch_upload(struct batch *batch, const struct latent_cache *cache,
+                         const struct backend *backend);
 
 /* What attention reads: the cache of `layer` under the tables of this step. */
 struct page_view batch_pages(const struct batch *batch, const struct latent_cache *cache,

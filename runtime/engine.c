@@ -25,9 +25,8 @@ struct engine {
     struct shard_plan plan;
     struct comm world, tp;
     struct safetensors *checkpoint; /* while loading */
-    const struct ops *ops;
-    const struct device_ops *device;
-    struct arena weight_arena, cache_arena, work_arena;
+    struct backend backend;
+    struct arena weight_arena, cache_arena, work_arena, host_arena;
     struct weights weights;
     struct latent_cache cache;
     struct batch batch;
@@ -52,6 +51,7 @@ static void engine_free(struct engine *e)
     batch_close(&e->batch);
     latent_cache_close(&e->cache);
     weights_close(&e->weights);
+    arena_close(&e->host_arena);
     arena_close(&e->work_arena);
     arena_close(&e->cache_arena);
     arena_close(&e->weight_arena);
@@ -59,7 +59,8 @@ static void engine_free(struct engine *e)
     comm_close(&e->tp);
     comm_close(&e->world);
     if (e->has_threads)
-        e->device->close_threads();
+        cpu_device_ops.close_threads();
+    backend_close(&e->backend);
     free(e->vocab_counts);
     free(e->gather_counts);
     free(e->sent_counts);
@@ -85,9 +86,28 @@ static enum status open_config(struct engine *e)
     return STATUS_OK;
 }
 
+/* What only the CPU does is asked of it here, before anything is loaded. */
+static enum status open_backend(struct engine *e)
+{
+    const struct engine_options *o = &e->options;
+    TRY(backend_open(&e->backend, o->backend, e->process.node_rank));
+    if (e->backend.device->is_host)
+        return STATUS_OK;
+    if (e->process.size > 1)
+        FAIL(STATUS_UNSUPPORTED,
+             "--backend cuda with %d ranks: not in this version; use one rank, or --backend cpu",
+             e->process.size);
+    if (o->mla_mode == MLA_EXPAND)
+        FAIL(STATUS_UNSUPPORTED, "--backend cuda with --mla-mode expand: not in this version; use "
+                                 "absorb, or --backend cpu");
+    e->options.mla_mode = MLA_ABSORB;
+    return STATUS_OK;
+}
+
+/* Threads load the weights, and are the CPU's operations where that is the device. */
 static enum status open_threads(struct engine *e)
 {
-    TRY(e->device->open_threads(e->options.n_threads));
+    TRY(cpu_device_ops.open_threads(e->options.n_threads));
     e->has_threads = 1;
     return STATUS_OK;
 }
@@ -129,14 +149,34 @@ static struct weight_loader_options loader_options(const struct engine *e)
     };
 }
 
+/* The weights as they were packed, to the device; the host's copy goes. */
+static enum status upload_weights(struct engine *e)
+{
+    const struct device_ops *device = e->backend.device;
+    struct arena loaded = e->weight_arena;
+    e->weight_arena = (struct arena){0};
+    enum status status = arena_open(&e->weight_arena, device, "weights", loaded.used);
+    if (status == STATUS_OK)
+        status = device->copy_in(e->weight_arena.data, loaded.data, loaded.used, e->backend.stream);
+    if (status == STATUS_OK)
+        status = device->synchronize(e->backend.stream);
+    if (status == STATUS_OK)
+        weights_move(&e->weights, e->config.n_layers, loaded.data, e->weight_arena.data);
+    e->weight_arena.used = loaded.used;
+    arena_close(&loaded);
+    return status;
+}
+
 static enum status open_weights(struct engine *e)
 {
     const struct weight_loader_options options = loader_options(e);
-    enum status status = weights_load(&e->weights, &e->weight_arena, e->device, &e->config,
+    enum status status = weights_load(&e->weights, &e->weight_arena, &cpu_device_ops, &e->config,
                                       e->checkpoint, &e->plan, &options);
     if (status != STATUS_OK)
         log_print(LOG_INFO, "weights not loaded: %s", status_text());
-    return status;
+    if (status != STATUS_OK || e->backend.device->is_host)
+        return status;
+    return upload_weights(e);
 }
 
 /* As the options say, or as they would be with another placement. */
@@ -170,8 +210,16 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
                                           .expands = e->options.mla_mode != MLA_ABSORB,
                                           .cache_members =
                                               cache_shape(e, e->options.kv_placement).n_members};
-    TRY(batch_open(&e->batch, arena, shape.max_tokens, e->options.max_num_seqs));
-    return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->ops, &shape);
+    int64_t table_pages =
+        e->backend.device->is_host ? 0 : latent_cache_pages(1, e->options.max_model_len);
+    TRY(batch_open(&e->batch, arena, shape.max_tokens, e->options.max_num_seqs, table_pages));
+    return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->backend.ops,
+                          &shape);
+}
+
+static enum status lay_out_host_work(struct engine *e, struct arena *arena)
+{
+    return workspace_open_host(&e->work, arena, &e->config, &e->plan, e->backend.device);
 }
 
 static void undo_cache(struct engine *e)
@@ -189,14 +237,17 @@ static enum status measure_memory(struct engine *e, struct memory_plan *plan)
 {
     const struct weight_loader_options options = loader_options(e);
     struct arena cache = {.name = "cache"}, work = {.name = "workspace"};
+    struct arena host = {.name = "workspace"};
     TRY(lay_out_cache(e, &cache));
     undo_cache(e);
     if (e->weights.layer == NULL)
         TRY(weights_lay_out(&e->weights, &e->config, e->checkpoint, &e->plan, &options));
     TRY(lay_out_work(e, &work));
     undo_batch(e);
+    if (e->backend.device->is_host)
+        TRY(lay_out_host_work(e, &host));
     *plan = (struct memory_plan){.weights = e->weights.bytes_resident,
-                                 .workspace = (int64_t)work.used,
+                                 .workspace = (int64_t)(work.used + host.used),
                                  .cache = (int64_t)cache.used};
     return STATUS_OK;
 }
@@ -206,7 +257,7 @@ static enum status fit_context(struct engine *e, struct memory_plan *plan)
 {
     int64_t room, wanted = plan->cache, length = e->options.max_model_len;
     int64_t n_pages = cache_shape(e, e->options.kv_placement).n_pages;
-    TRY(memory_plan_room(&room, plan, &e->process, e->device, &e->world));
+    TRY(memory_plan_room(&room, plan, &e->process, e->backend.device, &e->world));
     if (!e->options.lowers_max_model_len || wanted <= room)
         return STATUS_OK;
     int64_t pages =
@@ -237,7 +288,8 @@ static enum status check_memory(struct engine *e)
                  (double)latent_cache_bytes(&e->config, &sharded) * 1e-9);
     snprintf(advice, sizeof advice,
              "%smore nodes, a shorter --max-model-len or a smaller model would do", other);
-    enum status status = memory_plan_check(&plan, &e->process, e->device, &e->world, advice);
+    enum status status =
+        memory_plan_check(&plan, &e->process, e->backend.device, &e->world, advice);
     return comm_agree(&e->world, status);
 }
 
@@ -249,15 +301,44 @@ static enum status open_arena(struct engine *e, struct arena *arena, const char 
     struct arena measure = {.name = name};
     TRY(lay_out(e, &measure));
     undo(e);
-    TRY(arena_open(arena, e->device, name, measure.used));
+    TRY(arena_open(arena, e->backend.device, name, measure.used));
     return lay_out(e, arena);
+}
+
+static enum status open_host_work(struct engine *e)
+{
+    struct arena measure = {.name = "workspace"};
+    TRY(lay_out_host_work(e, &measure));
+    TRY(arena_open(&e->host_arena, e->backend.host, "workspace", measure.used));
+    return lay_out_host_work(e, &e->host_arena);
+}
+
+static enum status fill_cos_sin(struct engine *e)
+{
+    const struct device_ops *device = e->backend.device;
+    size_t bytes = (size_t)tensor_count(&e->cos_sin) * sizeof(float);
+    if (device->is_host) {
+        model_config_cos_sin(&e->config, e->cos_sin.data, e->options.max_model_len);
+        return STATUS_OK;
+    }
+    float *table = malloc(bytes + 1);
+    if (table == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the rotations of %d positions",
+             e->options.max_model_len);
+    model_config_cos_sin(&e->config, table, e->options.max_model_len);
+    enum status status = device->copy_in(e->cos_sin.data, table, bytes, e->backend.stream);
+    if (status == STATUS_OK)
+        status = device->synchronize(e->backend.stream);
+    free(table);
+    return status;
 }
 
 static enum status open_memory(struct engine *e)
 {
     TRY(open_arena(e, &e->cache_arena, "cache", lay_out_cache, undo_cache));
     TRY(open_arena(e, &e->work_arena, "workspace", lay_out_work, undo_batch));
-    model_config_cos_sin(&e->config, e->cos_sin.data, e->options.max_model_len);
+    TRY(open_host_work(e));
+    TRY(fill_cos_sin(e));
     return step_message_open(&e->message, e->options.max_num_seqs,
                              e->options.max_num_batched_tokens);
 }
@@ -270,7 +351,7 @@ static uint64_t config_hash(const struct engine *e)
 
 static enum status open_phases(struct engine *e)
 {
-    TRY(comm_agree(&e->world, cpu_ops_choose(&e->ops)));
+    TRY(comm_agree(&e->world, open_backend(e)));
     TRY(comm_agree(&e->world, open_threads(e)));
     TRY(comm_agree(&e->world, open_config(e)));
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
@@ -297,7 +378,6 @@ enum status engine_open(struct engine **engine, const struct engine_options *opt
         FAIL(STATUS_NO_MEMORY, "no memory for the engine");
     e->process = *process;
     e->options = *options;
-    e->device = &cpu_device_ops;
     enum status status = comm_open(&e->world, &all);
     if (status == STATUS_OK)
         status = open_phases(e);
@@ -358,7 +438,7 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
         .cache_bytes = (int64_t)latent_cache_bytes(c, &own),
         .replicated_cache_bytes = (int64_t)latent_cache_bytes(c, &whole),
         .cache_members = own.n_members,
-        .workspace_bytes = (int64_t)engine->work_arena.used,
+        .workspace_bytes = (int64_t)(engine->work_arena.used + engine->host_arena.used),
         .cache_row_bytes = row,
         .cache_token_bytes = row * c->n_layers,
         .expanded_token_bytes = c->n_layers * c->n_heads * (c->d_n + c->d_r + c->d_v) * 2,
@@ -372,12 +452,15 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
                        void *context, enum status *sunk)
 {
     TRY(batch_build(&e->batch, &order->plan, &e->cache));
+    TRY(batch_upload(&e->batch, &e->cache, &e->backend));
     struct step step = {
         .model = &e->config,
         .weights = &e->weights,
         .plan = &e->plan,
-        .ops = e->ops,
+        .ops = e->backend.ops,
+        .device = e->backend.device,
         .tp = &e->tp,
+        .stream = e->backend.stream,
         .cache = &e->cache,
         .batch = &e->batch,
         .cos_sin = &e->cos_sin,

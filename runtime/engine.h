@@ -7,6 +7,7 @@
 #ifndef RUNTIME_ENGINE_H
 #define RUNTIME_ENGINE_H
 
+#include "kernels/backend.h"
 #include "parallel/process.h"
 #include "runtime/model_config.h"
 
@@ -22,7 +23,8 @@ enum kv_placement {
 };
 
 struct engine_options {
-    const char *model;         /* directory of the checkpoint */
+    const char *model; /* directory of the checkpoint */
+    enum backend_kind backend;
     int tp, ep;                /* 0: default (parallel/mesh.h) */
     enum dtype kv_cache_dtype; /* F32, BF16, or U8: fp8_ds_mla */
     enum kv_placement kv_placement;

@@ -30,14 +30,24 @@ static enum status gather_rows(struct step *s, const struct wanted *wanted)
     struct tensor gathered = tensor_rows(&s->work->gathered, 0, n_rows * s->model->vocab_size);
     struct tensor all = tensor_rows(&s->work->h, 0, n_rows);
 
-    for (int i = 0; i < wanted->count; i++) {
-        struct tensor x = tensor_rows(&s->work->x, wanted->row[i], wanted->row[i] + 1);
-        struct tensor h = tensor_rows(&all, i, i + 1);
+    for (int begin = 0, end; begin < wanted->count; begin = end) { /* rows that are neighbours */
+        for (end = begin + 1; end < wanted->count; end++)
+            if (wanted->row[end] != wanted->row[end - 1] + 1)
+                break;
+        struct tensor x = tensor_rows(&s->work->x, wanted->row[begin], wanted->row[end - 1] + 1);
+        struct tensor h = tensor_rows(&all, begin, end);
         TRY(s->ops->rms_norm(&h, &x, &s->weights->final_gain, s->model->epsilon, s->stream));
     }
     for (int m = 0; m < s->tp->group.size; m++)
         s->gather_counts[m] = n_rows * s->vocab_counts[m];
     TRY(s->ops->gemm(&logits, &all, &s->weights->head, s->stream));
+    if (!s->device->is_host) {
+        struct tensor host = tensor_rows(&s->work->host_logits, 0, n_rows);
+        TRY(s->device->copy_out(host.data, logits.data,
+                                (size_t)tensor_count(&logits) * sizeof(float), s->stream));
+        TRY(s->device->synchronize(s->stream));
+        logits = host;
+    }
     return s->tp->ops->all_gather(s->tp, &gathered, &logits, s->gather_counts, s->stream);
 }
 

@@ -30,11 +30,11 @@ enum status ffn_forward(struct step *s, int layer, struct tensor *u, const struc
     return s->tp->ops->all_reduce(s->tp, u, s->stream);
 }
 
-/* `chosen` is host memory, as on the CPU. */
+/* Where `chosen` can be read without waiting for the device. */
 static void count_experts(const struct step *s, const struct tensor *chosen,
                           const struct expert_weights *experts)
 {
-    if (!decode_is_step(s->batch->n_tokens, s->batch->n_entries))
+    if (!s->device->is_host || !decode_is_step(s->batch->n_tokens, s->batch->n_entries))
         return;
     int count = decode_experts(chosen, experts);
     trace_add(TRACE_DECODE_EXPERTS, count);

@@ -37,8 +37,10 @@ struct workspace {
     struct tensor sharded_received; /* [members, H, tokens, d_c + 2]                        */
     struct tensor sharded_pages;    /* [EXPANDED_ROWS, d_c + d_r] as they arrive            */
     struct tensor logits;           /* [LOGITS_ROWS, own vocabulary rows]                   */
-    struct tensor gathered;         /* [LOGITS_ROWS * vocabulary]                           */
-    float *joined;                  /* [vocabulary] one row, on the host                    */
+    /* on the host */
+    struct tensor host_logits; /* as logits; data NULL where the device is the host */
+    struct tensor gathered;    /* [LOGITS_ROWS * vocabulary]                        */
+    float *joined;             /* [vocabulary] one row                              */
 };
 
 enum {
@@ -58,6 +60,7 @@ struct step {
     const struct weights *weights;
     const struct shard_plan *plan;
     const struct ops *ops;
+    const struct device_ops *device;
     struct comm *tp;
     struct stream *stream;
     struct latent_cache *cache;
@@ -83,6 +86,11 @@ enum status workspace_open(struct workspace *work, struct arena *arena,
                            const struct model_config *model, const struct weights *weights,
                            const struct shard_plan *plan, const struct ops *ops,
                            const struct workspace_shape *shape);
+
+/* The host's part, in host memory. */
+enum status workspace_open_host(struct workspace *work, struct arena *arena,
+                                const struct model_config *model, const struct shard_plan *plan,
+                                const struct device_ops *device);
 
 /* The first T rows of a workspace tensor. */
 static inline struct tensor step_rows(const struct step *s, const struct tensor *capacity)

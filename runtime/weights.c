@@ -401,3 +401,40 @@ enum status weights_check(const struct model_config *config, const struct safete
     free(is_known);
     return status;
 }
+
+static void move_data(void **data, const char *from, char *to)
+{
+    if (*data != NULL)
+        *data = to + ((const char *)*data - from);
+}
+
+static void move_matrix(struct matrix *w, const char *from, char *to)
+{
+    move_data(&w->data, from, to);
+    move_data(&w->scales.data, from, to);
+}
+
+static void move_layer(struct layer_weights *l, const char *from, char *to)
+{
+    struct mla_weights *mla = &l->mla;
+    struct matrix *const matrices[] = {
+        &mla->w_dq, &mla->w_uq,       &mla->w_dkv,    &mla->w_uk_t,    &mla->w_uk,
+        &mla->w_uv, &mla->w_o,        &l->ffn.gate,   &l->ffn.up,      &l->ffn.down,
+        &l->router, &l->experts.gate, &l->experts.up, &l->experts.down};
+    struct tensor *const tensors[] = {&l->attention_gain, &l->ffn_gain,    &mla->cq_gain,
+                                      &mla->ckv_gain,     &mla->dq_bias,   &mla->dkv_bias,
+                                      &mla->o_bias,       &l->router_bias, &l->expert_norm_gain};
+    for (size_t i = 0; i < sizeof matrices / sizeof matrices[0]; i++)
+        move_matrix(matrices[i], from, to);
+    for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++)
+        move_data(&tensors[i]->data, from, to);
+}
+
+void weights_move(struct weights *weights, int n_layers, const void *from, void *to)
+{
+    move_data(&weights->embedding.data, from, to);
+    move_data(&weights->final_gain.data, from, to);
+    move_matrix(&weights->head, from, to);
+    for (int i = 0; i < n_layers; i++)
+        move_layer(&weights->layer[i], from, to);
+}

@@ -158,6 +158,11 @@ struct layer_weights {
     struct expert_weights experts;
 };
 
+/* Points everything in `weights` that lies at `from` and beyond to the same place of `to`: the memory has
+ * been copied. */
+struct weights;
+void weights_move(struct weights *weights, int n_layers, const void *from, void *to);
+
 struct weights {
     struct tensor embedding; /* [own vocabulary rows, d], stored type */
     struct tensor final_gain;

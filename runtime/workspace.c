@@ -86,17 +86,27 @@ enum status workspace_open(struct workspace *work, struct arena *arena,
                            const struct shard_plan *plan, const struct ops *ops,
                            const struct workspace_shape *shape)
 {
-    const int64_t all_rows = LOGITS_ROWS * model->vocab_size, max_tokens = shape->max_tokens;
+    const int64_t max_tokens = shape->max_tokens;
     /* the final norm of LOGITS_ROWS rows goes to h */
     int64_t rows = max_tokens > LOGITS_ROWS ? max_tokens : LOGITS_ROWS;
-    void *joined;
     *work = (struct workspace){0};
     TRY(take(arena, &work->x, max_tokens, model->d, 0));
     TRY(take(arena, &work->h, rows, model->d, 0));
     TRY(take(arena, &work->u, max_tokens, model->d, 0));
     TRY(take_attention(work, arena, model, span_size(plan->heads), shape));
     TRY(take_ffn(work, arena, model, weights, ops, max_tokens));
-    TRY(take(arena, &work->logits, LOGITS_ROWS, span_size(plan->vocab), 0));
+    return take(arena, &work->logits, LOGITS_ROWS, span_size(plan->vocab), 0);
+}
+
+enum status workspace_open_host(struct workspace *work, struct arena *arena,
+                                const struct model_config *model, const struct shard_plan *plan,
+                                const struct device_ops *device)
+{
+    const int64_t all_rows = LOGITS_ROWS * model->vocab_size;
+    void *joined;
+    work->host_logits = (struct tensor){0};
+    if (!device->is_host)
+        TRY(take(arena, &work->host_logits, LOGITS_ROWS, span_size(plan->vocab), 0));
     TRY(arena_tensor(arena, &work->gathered, DTYPE_F32, 1, &all_rows));
     TRY(arena_take(arena, &joined, (size_t)model->vocab_size * sizeof(float)));
     work->joined = joined;

@@ -16,10 +16,11 @@ struct free_memory {
 
 struct device_ops {
     const char *name; /* "cpu", "cuda" */
+    int is_host;      /* its memory is the host's: no copies are needed */
 
     void (*free_memory)(struct free_memory *memory);
 
-    /* Host threads for the operations of this device, the caller among them; one pool a process.
+    /* The CPU only: threads for its operations, the caller among them; one pool a process.
      * Errors: STATUS_NO_MEMORY (the system refuses a thread), STATUS_INVALID (there is a pool). */
     enum status (*open_threads)(int n_threads);
     void (*close_threads)(void);

@@ -78,6 +78,7 @@ static enum status cpu_synchronize(struct stream *stream)
 
 const struct device_ops cpu_device_ops = {
     .name = "cpu",
+    .is_host = 1,
     .free_memory = cpu_free_memory,
     .open_threads = cpu_threads_open,
     .close_threads = cpu_threads_close,

@@ -123,10 +123,34 @@ const struct device_ops cuda_device_ops = {
     .synchronize = synchronize,
 };
 
+static enum status allocate_host(void **data, size_t bytes)
+{
+    void *memory = NULL;
+    if (bytes > 0 && cudaMallocHost(&memory, bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        FAIL(STATUS_NO_MEMORY, "the system has no %zu bytes of page-locked memory left", bytes);
+    }
+    if (bytes > 0)
+        memset(memory, 0, bytes);
+    *data = memory;
+    return STATUS_OK;
+}
+
+static void release_host(void *data, size_t bytes)
+{
+    (void)bytes;
+    (void)cudaFreeHost(data);
+}
+
+/* Page-locked host memory. */
+static const struct device_ops cuda_host_ops = {
+    .name = "host", .is_host = 1, .allocate = allocate_host, .release = release_host};
+
 enum status latentrank_cuda_open(struct backend *backend, int local_rank)
 {
     TRY(cuda_device_open(local_rank));
     backend->device = &cuda_device_ops;
+    backend->host = &cuda_host_ops;
     backend->ops = &cuda_ops;
     backend->stream = (struct stream *)(void *)self.stream;
     return STATUS_OK;
