@@ -99,8 +99,9 @@ static void print_value(FILE *out, const char *name, double value, const char *w
     fprintf(out, "%24s%s\n", "", what);
 }
 
-static void print_table(FILE *out, const struct latency_result *r)
+static void print_table(FILE *out, const void *context)
 {
+    const struct latency_result *r = context;
     struct figures f = figures_of(r);
     char bytes[64];
     fprintf(out, "%s: %d rank%s (tp %d, ep %d), %d thread%s each, %s\n", r->model,
@@ -138,16 +139,5 @@ static void print_table(FILE *out, const struct latency_result *r)
 
 enum status latency_report(const struct latency_result *result, int as_json)
 {
-    char *text = NULL;
-    size_t length = 0;
-    if (as_json)
-        return report_as_json(result);
-    FILE *out = open_memstream(&text, &length);
-    if (out == NULL)
-        FAIL(STATUS_NO_MEMORY, "no memory for the report");
-    print_table(out, result);
-    fclose(out);
-    enum status status = report_bytes(text, length);
-    free(text);
-    return status;
+    return as_json ? report_as_json(result) : report_printed(print_table, result);
 }

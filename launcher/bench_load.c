@@ -245,8 +245,9 @@ static void print_series(FILE *out, const struct load_bench *b, const struct ser
             s->plain.median / s->load.median, s->plain.min / s->load.min);
 }
 
-static void print_table(FILE *out, const struct load_bench *b)
+static void print_table(FILE *out, const void *context)
 {
+    const struct load_bench *b = context;
     char bytes[64];
     fprintf(out, "%s: %s into %d rank%s (tp %d, ep %d), %d thread%s each, %d measured\n",
             b->options->model, report_size(bytes, sizeof bytes, (int64_t)b->bytes),
@@ -260,18 +261,7 @@ static void print_table(FILE *out, const struct load_bench *b)
 
 static enum status report(const struct load_bench *b)
 {
-    char *text = NULL;
-    size_t length = 0;
-    if (b->options->json)
-        return report_as_json(b);
-    FILE *out = open_memstream(&text, &length);
-    if (out == NULL)
-        FAIL(STATUS_NO_MEMORY, "no memory for the report");
-    print_table(out, b);
-    fclose(out);
-    enum status status = report_bytes(text, length);
-    free(text);
-    return status;
+    return b->options->json ? report_as_json(b) : report_printed(print_table, b);
 }
 
 static enum status run_all_ranks(struct load_bench *b)

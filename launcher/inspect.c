@@ -20,6 +20,7 @@ struct rank_share {
 };
 
 struct inspection {
+    const char *path; /* as the user gave it */
     struct model_config config;
     struct model_size size;
     struct safetensors *checkpoint; /* NULL: no weights there */
@@ -48,8 +49,8 @@ static int has_weights(const char *directory)
 static enum status open_model(struct inspection *inspection, const struct options *options)
 {
     struct model_config *config = &inspection->config;
-    const char *path = options->model != NULL ? options->model : options->model_config;
-    TRY(model_config_load(config, path));
+    inspection->path = options->model != NULL ? options->model : options->model_config;
+    TRY(model_config_load(config, inspection->path));
     snprintf(inspection->reason, sizeof inspection->reason, "%s", config->unsupported);
     if (config->is_countable)
         model_config_size(config, &inspection->size);
@@ -159,12 +160,12 @@ static json_t *counted(const struct inspection *inspection, int64_t count)
     return inspection->config.is_countable ? json_integer(count) : json_null();
 }
 
-static enum status print_json(const struct inspection *inspection, const char *path)
+static enum status print_json(const struct inspection *inspection)
 {
     const struct model_config *config = &inspection->config;
     int is_counted = config->is_countable || inspection->checkpoint != NULL;
     json_t *root = json_object();
-    json_object_set_new(root, "model", report_text(path, strlen(path)));
+    json_object_set_new(root, "model", report_text(inspection->path, strlen(inspection->path)));
     json_object_set_new(root, "architecture", json_string(config->architecture));
     json_object_set_new(root, "parameters", counted(inspection, inspection->size.parameters));
     json_object_set_new(root, "mtp_parameters",
@@ -209,11 +210,13 @@ static void print_cache(FILE *out, const struct inspection *inspection)
             (double)inspection->token_bytes / (double)inspection->paper_token_bytes);
 }
 
-static void print_table(FILE *out, const struct inspection *inspection, const char *path)
+static void print_table(FILE *out, const void *context)
 {
+    const struct inspection *inspection = context;
     char a[64], b[64], c[64];
     const struct model_size *size = &inspection->size;
-    fprintf(out, "model               %s (%s)\n", path, inspection->config.architecture);
+    fprintf(out, "model               %s (%s)\n", inspection->path,
+            inspection->config.architecture);
     fprintf(out, "supported           %s%s\n",
             inspection->reason[0] == '\0' ? "yes" : "no: ", inspection->reason);
     if (inspection->config.is_countable)
@@ -240,24 +243,9 @@ static void print_table(FILE *out, const struct inspection *inspection, const ch
     }
 }
 
-static enum status print_text(const struct inspection *inspection, const char *path)
-{
-    char *text = NULL;
-    size_t length = 0;
-    FILE *out = open_memstream(&text, &length);
-    if (out == NULL)
-        FAIL(STATUS_NO_MEMORY, "no memory for the report");
-    print_table(out, inspection, path);
-    fclose(out);
-    enum status status = report_bytes(text, length);
-    free(text);
-    return status;
-}
-
 enum status inspect_run(const struct options *options)
 {
     struct inspection *inspection = calloc(1, sizeof *inspection);
-    const char *path = options->model != NULL ? options->model : options->model_config;
     enum status status;
     if (inspection == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for a model's description");
@@ -265,7 +253,7 @@ enum status inspect_run(const struct options *options)
     size_cache(inspection);
     TRY_GOTO(status, end, share_ranks(inspection, options));
     TRY_GOTO(status, end, count_config_bytes(inspection));
-    status = options->json ? print_json(inspection, path) : print_text(inspection, path);
+    status = options->json ? print_json(inspection) : report_printed(print_table, inspection);
 end:
     safetensors_close(inspection->checkpoint);
     free(inspection->rank);

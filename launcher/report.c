@@ -53,6 +53,20 @@ enum status report_line(const char *text)
     return report_bytes("\n", 1);
 }
 
+enum status report_printed(void (*print)(FILE *out, const void *context), const void *context)
+{
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    if (out == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the report");
+    print(out, context);
+    fclose(out);
+    enum status status = report_bytes(text, length);
+    free(text);
+    return status;
+}
+
 enum status report_json(json_t *root)
 {
     char *text = root == NULL ? NULL : json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(12));

@@ -6,6 +6,7 @@
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Closed descriptors 0, 1 and 2 would go to the next files opened; they become ones that fail. */
 void report_guard_descriptors(void);
@@ -15,6 +16,10 @@ void report_guard_descriptors(void);
  * Errors: STATUS_IO (closed, full). */
 enum status report_bytes(const char *data, size_t length);
 enum status report_line(const char *text);
+
+/* Writes what `print` writes to `out`, all at once.
+ * Errors: as report_bytes; STATUS_NO_MEMORY. */
+enum status report_printed(void (*print)(FILE *out, const void *context), const void *context);
 
 /* Writes `root` and a newline; takes the reference. */
 enum status report_json(json_t *root);

@@ -7,26 +7,8 @@ enum dtype weight_resident_dtype(const struct weight_item *item, const struct we
 {
     if (!to_i8 || source->dtype == DTYPE_I4 || item->ndim != 2 || item->dim[1] > MATRIX_I8_WIDTH)
         return source->dtype;
-    switch (item->field) {
-    case WEIGHT_HEAD:
-    case WEIGHT_Q:
-    case WEIGHT_DQ:
-    case WEIGHT_UQ:
-    case WEIGHT_DKV:
-    case WEIGHT_O:
-    case WEIGHT_DENSE_GATE:
-    case WEIGHT_DENSE_UP:
-    case WEIGHT_DENSE_DOWN:
-    case WEIGHT_SHARED_GATE:
-    case WEIGHT_SHARED_UP:
-    case WEIGHT_SHARED_DOWN:
-    case WEIGHT_EXPERT_GATE:
-    case WEIGHT_EXPERT_UP:
-    case WEIGHT_EXPERT_DOWN:
-        return DTYPE_I8;
-    default:
-        return source->dtype;
-    }
+    int is_matrix = weight_is_linear(item->field) || item->field == WEIGHT_HEAD;
+    return is_matrix && item->field != WEIGHT_UKV ? DTYPE_I8 : source->dtype;
 }
 
 struct matrix_scales weight_i8_scales(int64_t begin)

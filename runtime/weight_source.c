@@ -20,27 +20,8 @@ struct finder {
 /* The Linear layers that a kind of quantization takes. */
 static int is_quantized(enum quantization kind, enum weight_field field)
 {
-    switch (field) {
-    case WEIGHT_EXPERT_GATE:
-    case WEIGHT_EXPERT_UP:
-    case WEIGHT_EXPERT_DOWN:
-        return kind != QUANTIZED_NONE;
-    case WEIGHT_Q:
-    case WEIGHT_DQ:
-    case WEIGHT_UQ:
-    case WEIGHT_DKV:
-    case WEIGHT_UKV:
-    case WEIGHT_O:
-    case WEIGHT_DENSE_GATE:
-    case WEIGHT_DENSE_UP:
-    case WEIGHT_DENSE_DOWN:
-    case WEIGHT_SHARED_GATE:
-    case WEIGHT_SHARED_UP:
-    case WEIGHT_SHARED_DOWN:
-        return kind == QUANTIZED_FP8;
-    default:
-        return 0;
-    }
+    return kind == QUANTIZED_FP8 ? weight_is_linear(field)
+                                 : kind != QUANTIZED_NONE && weight_is_expert(field);
 }
 
 static int64_t blocks_of(int64_t n, int64_t width)

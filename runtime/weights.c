@@ -109,6 +109,27 @@ static const struct row {
 };
 enum { TABLE_ROWS = sizeof table / sizeof table[0] };
 
+int weight_is_linear(enum weight_field field)
+{
+    switch (field) {
+    case WEIGHT_Q:
+    case WEIGHT_DQ:
+    case WEIGHT_UQ:
+    case WEIGHT_DKV:
+    case WEIGHT_UKV:
+    case WEIGHT_O:
+    case WEIGHT_DENSE_GATE:
+    case WEIGHT_DENSE_UP:
+    case WEIGHT_DENSE_DOWN:
+    case WEIGHT_SHARED_GATE:
+    case WEIGHT_SHARED_UP:
+    case WEIGHT_SHARED_DOWN:
+        return 1;
+    default:
+        return weight_is_expert(field);
+    }
+}
+
 static int64_t extent_of(const struct model_config *c, enum extent extent)
 {
     switch (extent) {

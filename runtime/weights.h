@@ -57,6 +57,13 @@ enum weight_field {
     WEIGHT_SHARED_DOWN
 };
 
+/* Whether a field is a Linear layer of attention or of an FFN: neither the router nor the head. */
+int weight_is_linear(enum weight_field field);
+static inline int weight_is_expert(enum weight_field field)
+{
+    return field == WEIGHT_EXPERT_GATE || field == WEIGHT_EXPERT_UP || field == WEIGHT_EXPERT_DOWN;
+}
+
 /* One tensor of the checkpoint. */
 struct weight_item {
     enum weight_field field;

@@ -5,15 +5,10 @@
  * prompt in chunks and token by token; absorbed = expanded = the same on one
  * rank, within 1e-5; trace counters prove that the form meant was the one that ran.
  */
-#include <math.h>
-
-#include "kernels/core/log.h"
 #include "kernels/core/trace.h"
-#include "runtime/engine.h"
-#include "tests/runtime/golden_cases.h"
+#include "tests/runtime/golden_run.h"
 
 static const double tolerance = 2e-4, tolerance_forms = 1e-5;
-static int n_checks, n_failures;
 
 /* With sanitizers 7 and 8 ranks take every third case: the others run on fewer. */
 #ifdef __SANITIZE_ADDRESS__
@@ -21,69 +16,6 @@ enum { MANY_RANKS_STEP = 3 };
 #else
 enum { MANY_RANKS_STEP = 1 };
 #endif
-
-struct rows {
-    const struct golden_prompt *golden;
-    int64_t next;  /* row the next logits belong to */
-    float *logits; /* [n_ids - 1, vocab] as they came */
-};
-
-static enum status keep_row(void *context, int entry, int token, const float *logits)
-{
-    struct rows *rows = context;
-    int64_t vocab = rows->golden->vocab;
-    (void)entry;
-    (void)token;
-    memcpy(rows->logits + rows->next++ * vocab, logits, (size_t)vocab * sizeof *logits);
-    return STATUS_OK;
-}
-
-static void check(int is_right, const char *what, const char *where, double value)
-{
-    n_checks++;
-    if (is_right)
-        return;
-    n_failures++;
-    printf("FAILED %s: %s: %g\n", where, what, value);
-}
-
-/* Runs all ids but the last in steps of `chunk` tokens. */
-static enum status run_prompt(struct engine *engine, struct rows *rows, int chunk)
-{
-    int n = rows->golden->n_ids - 1;
-    rows->next = 0;
-    for (int at = 0; at < n; at += chunk) {
-        int count = n - at < chunk ? n - at : chunk;
-        const struct step_entry entry = {.sequence = 0, .n_tokens = count, .first_logits = 0};
-        const struct step_plan plan = {
-            .n_entries = 1, .n_tokens = count, .entry = &entry, .ids = rows->golden->ids + at};
-        TRY(engine_step(engine, &plan, keep_row, rows));
-    }
-    engine_release(engine, 0);
-    return STATUS_OK;
-}
-
-static int argmax(const float *x, int64_t n)
-{
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best])
-            best = i;
-    return best;
-}
-
-/* max |a - b| / max |b| over all rows */
-static double difference(const float *a, const float *b, int64_t n)
-{
-    double worst = 0, largest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= worst)) /* NaN counts as worst */
-            worst = d;
-        largest = fmax(largest, fabs((double)b[i]));
-    }
-    return worst / largest;
-}
 
 static void compare(const struct rows *rows, const char *where)
 {
@@ -201,21 +133,12 @@ static enum status run_all(const struct process *process, const char *root)
     return STATUS_OK;
 }
 
+static void report(int ranks)
+{
+    printf("%d checks on %d ranks, %d failed\n", n_checks, ranks, n_failures);
+}
+
 int main(int argc, char **argv)
 {
-    struct process process;
-    if (process_start(&process, &argc, &argv) != STATUS_OK) {
-        log_error_line(status_text());
-        return 1;
-    }
-    log_open(process.rank);
-    if (run_all(&process, argc > 1 ? argv[1] : SOURCE_DIR "/tests/golden") != STATUS_OK) {
-        log_error_line(status_text());
-        fputs(status_frames(), stderr);
-        process_abort(&process, 1);
-    }
-    if (process.rank == 0)
-        printf("%d checks on %d ranks, %d failed\n", n_checks, process.size, n_failures);
-    process_end(&process);
-    return n_failures > 0;
+    return golden_main(argc, argv, run_all, report);
 }

@@ -7,17 +7,12 @@
  * differs may its rounding go the other way.  3 and 7 cut units elsewhere, so
  * inputs are rounded in other groups.
  */
-#include <math.h>
-
-#include "kernels/core/log.h"
-#include "runtime/engine.h"
-#include "tests/runtime/golden_cases.h"
+#include "tests/runtime/golden_run.h"
 
 /* Root mean squares of a difference, relative: of half the prompts, and of each. */
 static const double median_oracle = 0.1, median_cuts = 0.05, worst_distance = 0.4;
 /* Of the same runs: most, but for a rounding that goes the other way, and each. */
 static const double tolerance_ranks = 1e-5, tolerance_flip = 5e-3;
-static int n_checks, n_failures;
 
 enum { MOST = 4 * GOLDEN_MAX_CASES * GOLDEN_MAX_PROMPTS };
 static struct distances {
@@ -25,53 +20,6 @@ static struct distances {
     int count;
 } to_oracle, to_alone;
 static int n_flips;
-
-struct rows {
-    const struct golden_prompt *golden;
-    int64_t next;
-    float *logits; /* [n_ids - 1, vocab] */
-};
-
-static enum status keep_row(void *context, int entry, int token, const float *logits)
-{
-    struct rows *rows = context;
-    int64_t vocab = rows->golden->vocab;
-    (void)entry;
-    (void)token;
-    memcpy(rows->logits + rows->next++ * vocab, logits, (size_t)vocab * sizeof *logits);
-    return STATUS_OK;
-}
-
-static void check(int is_right, const char *what, const char *where, double value)
-{
-    n_checks++;
-    if (is_right)
-        return;
-    n_failures++;
-    printf("FAILED %s: %s: %g\n", where, what, value);
-}
-
-static int argmax(const float *x, int64_t n)
-{
-    int best = 0;
-    for (int i = 1; i < n; i++)
-        if (x[i] > x[best])
-            best = i;
-    return best;
-}
-
-/* max |a - b| / max |b| over all rows */
-static double difference(const float *a, const float *b, int64_t n)
-{
-    double worst = 0, largest = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= worst)) /* NaN counts as worst */
-            worst = d;
-        largest = fmax(largest, fabs((double)b[i]));
-    }
-    return worst / largest;
-}
 
 /* root mean square of a - b / that of b */
 static double distance(const float *a, const float *b, int64_t n)
@@ -82,17 +30,6 @@ static double distance(const float *a, const float *b, int64_t n)
         size += (double)b[i] * (double)b[i];
     }
     return sqrt(error / size);
-}
-
-static enum status run_prompt(struct engine *engine, struct rows *rows)
-{
-    int n = rows->golden->n_ids - 1;
-    const struct step_entry entry = {.sequence = 0, .n_tokens = n, .first_logits = 0};
-    const struct step_plan plan = {
-        .n_entries = 1, .n_tokens = n, .entry = &entry, .ids = rows->golden->ids};
-    TRY(engine_step(engine, &plan, keep_row, rows));
-    engine_release(engine, 0);
-    return STATUS_OK;
 }
 
 static double keep(struct distances *all, double value)
@@ -175,7 +112,7 @@ static enum status run_case(const struct process *process, const char *folder, c
         size_t count = (size_t)(rows.golden->n_ids - 1) * (size_t)rows.golden->vocab;
         snprintf(where, sizeof where, "%s prompt %d, %d ranks, ep %d", name, i, process->size, ep);
         rows.logits = malloc(count * sizeof *rows.logits);
-        TRY_GOTO(status, end, run_prompt(engine, &rows));
+        TRY_GOTO(status, end, run_prompt(engine, &rows, 256));
         compare(&rows, kept[i], process->size, where);
         if (kept[i] == NULL)
             kept[i] = rows.logits;
@@ -211,19 +148,5 @@ static enum status run_all(const struct process *process, const char *root)
 
 int main(int argc, char **argv)
 {
-    struct process process;
-    if (process_start(&process, &argc, &argv) != STATUS_OK) {
-        log_error_line(status_text());
-        return 1;
-    }
-    log_open(process.rank);
-    if (run_all(&process, argc > 1 ? argv[1] : SOURCE_DIR "/tests/golden") != STATUS_OK) {
-        log_error_line(status_text());
-        fputs(status_frames(), stderr);
-        process_abort(&process, 1);
-    }
-    if (process.rank == 0)
-        check_all(process.size);
-    process_end(&process);
-    return n_failures > 0;
+    return golden_main(argc, argv, run_all, check_all);
 }
