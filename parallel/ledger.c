@@ -138,13 +138,15 @@ static void find_missing(struct finding *finding, const struct ledger_entry *wai
     free(last);
 }
 
-/* A rank that was stopped inside the operation: its watch stands still too. */
+/* A rank that was stopped inside the operation: its watch stands still too, the longest of all. */
 static void find_silent(struct finding *finding, int64_t waited, int64_t now)
 {
-    for (int i = 0; i < ledger.process.node_size && finding->rank < 0; i++) {
+    int64_t longest = waited / 2;
+    for (int i = 0; i < ledger.process.node_size; i++) {
         int64_t silent = now - atomic_load(&ledger.board[i]->seen_ns);
-        if (silent < waited / 2)
+        if (silent < longest)
             continue;
+        longest = silent;
         finding->rank = ledger.board[i]->rank;
         finding->silent_s = (double)silent * 1e-9;
     }
