@@ -42,7 +42,8 @@ static inline int64_t cache_row_width(enum dtype dtype, int64_t d_c, int64_t d_r
 }
 
 /* Unfinished softmax over some of the rows: o = sum exp(s - m) v, m = max s, l = sum exp(s - m).
- * An empty state has m = -infinity, l = 0, o = 0. */
+ * An empty state has m = -infinity, l = 0, o = 0.  Strides between tokens and heads are free, also
+ * those of m and l. */
 struct attention_state {
     struct tensor o; /* [T, H, width], width = d_c (absorbed) or d_v (expanded) */
     struct tensor m; /* [T, H] */

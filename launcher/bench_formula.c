@@ -11,7 +11,7 @@ double bench_step_bytes(const struct bench_reads *reads, int64_t batch, int64_t 
     /* step j = 1 .. output_len - 1 sees input_len + j rows, its own among them */
     double rows = (double)input_len + (double)output_len / 2;
     return (double)reads->dense_bytes + (double)reads->expert_bytes / (double)reads->n_steps +
-           (double)batch * rows * (double)reads->cache_token_bytes;
+           (double)batch * rows * (double)reads->cache_token_bytes / (double)reads->cache_members;
 }
 
 double bench_prefill_flop(const struct model_config *config, int64_t batch, int64_t input_len)

@@ -2,7 +2,8 @@
  *
  *   bytes of a decode step   of a rank: weight matrices that every step reads (runtime/decode_bytes.h)
  *                            + experts that the router chose, mean over decode steps
- *                            + batch x mean cached rows x bytes of a row in all layers;
+ *                            + batch x mean cached rows x bytes of a row in all layers, over the
+ *                            ranks that share them;
  *                            of a node or job: the sum over its ranks
  *   gb_s                     bytes of a step on rank 0's node / time of a step
  *   operations of a prefill  2 for each multiplication and addition of two numbers:
@@ -21,6 +22,7 @@ struct bench_reads {
     int64_t expert_bytes;      /* of all `n_steps` together */
     int64_t n_steps;           /* decode steps counted */
     int64_t cache_token_bytes; /* a cached row, all layers */
+    int64_t cache_members; /* ranks that share the rows, each reading its part; 1: all of them */
 };
 
 /* Bytes of one decode step of `batch` sequences, mean over the steps after the first token; not a

@@ -233,7 +233,17 @@ static struct share own_share(const struct latency *l)
                           .reads = {.dense_bytes = memory.dense_bytes,
                                     .expert_bytes = trace_value(TRACE_DECODE_EXPERT_BYTES),
                                     .n_steps = trace_value(TRACE_DECODE_STEPS),
-                                    .cache_token_bytes = memory.cache_token_bytes}};
+                                    .cache_token_bytes = memory.cache_token_bytes,
+                                    .cache_members = memory.cache_members}};
+}
+
+static void keep_memory(struct latency *l)
+{
+    struct engine_memory memory;
+    engine_memory(l->engine, &memory);
+    l->result.cache_members = memory.cache_members;
+    l->result.cache_bytes = memory.cache_bytes;
+    l->result.replicated_cache_bytes = memory.replicated_cache_bytes;
 }
 
 /* Adds up what all ranks read in a step. */
@@ -306,6 +316,7 @@ static enum status run_all_ranks(struct latency *l, struct job *job)
     progress_end(&l->progress);
     probe_close(prober);
     struct share own = own_share(l);
+    keep_memory(l);
     if (!job_is_root(job) && engine_work(l->engine) != STATUS_OK) /* until rank 0 closes */
         log_print(LOG_WARN, "%s", status_text());
     engine_close(l->engine);

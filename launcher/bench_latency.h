@@ -11,6 +11,8 @@ struct latency_result {
     int n_threads, n_nodes, repeat; /* n_threads: of a rank */
     const char *isa;
     int64_t batch, input_len, output_len;
+    int cache_members; /* ranks that share the cached rows; 1: every rank holds all */
+    int64_t cache_bytes, replicated_cache_bytes; /* of a rank; if it held every row */
     double load_s;
     struct bench_spread ttft_ms, tpot_ms, total_ms;
     struct bench_spread probe_gb_s, fma_peak_gflop_s; /* around each run */

@@ -51,6 +51,10 @@ static enum status report_as_json(const struct latency_result *r)
                              "threads", r->n_threads, "isa", r->isa, "batch", (json_int_t)r->batch,
                              "input_len", (json_int_t)r->input_len, "output_len",
                              (json_int_t)r->output_len, "repeat", r->repeat);
+    json_object_set_new(root, "kv_placement",
+                        json_string(r->cache_members > 1 ? "sharded" : "replicated"));
+    json_object_set_new(root, "cache_bytes", json_integer(r->cache_bytes));
+    json_object_set_new(root, "replicated_cache_bytes", json_integer(r->replicated_cache_bytes));
     put(root, "load_s", r->load_s);
     put_spread(root, "ttft_ms", &r->ttft_ms);
     put_spread(root, "tpot_ms", &r->tpot_ms);
@@ -102,8 +106,13 @@ static void print_table(FILE *out, const struct latency_result *r)
     fprintf(out, "%s: %d rank%s (tp %d, ep %d), %d thread%s each, %s\n", r->model,
             r->mesh.world.size, r->mesh.world.size == 1 ? "" : "s", r->mesh.tp.size,
             r->mesh.ep.size, r->n_threads, r->n_threads == 1 ? "" : "s", r->isa);
-    fprintf(out, "batch %lld, %lld tokens in, %lld out, %d measured, random ids\n\n",
+    fprintf(out, "batch %lld, %lld tokens in, %lld out, %d measured, random ids\n",
             (long long)r->batch, (long long)r->input_len, (long long)r->output_len, r->repeat);
+    fprintf(out, "cache of a rank: %s", report_size(bytes, sizeof bytes, r->cache_bytes));
+    if (r->cache_members > 1)
+        fprintf(out, ", shared by %d (replicated: %s)", r->cache_members,
+                report_size(bytes, sizeof bytes, r->replicated_cache_bytes));
+    fprintf(out, "\n\n");
     fprintf(out, "%-17s %10s %10s %10s\n", "", "median", "min", "max");
     print_spread(out, "ttft_ms", &r->ttft_ms, "all prompts, to their first token");
     print_spread(out, "tpot_ms", &r->tpot_ms, "a step after that: one token of each sequence");

@@ -237,22 +237,36 @@ static json_t *counters_json(void)
     return counters;
 }
 
-static enum status print_json(struct generate *generate)
+/* "sharded" or "replicated". */
+static const char *placement_name(const struct generate *generate)
+{
+    return generate->options->kv_placement == PLACEMENT_SHARDED ? "sharded" : "replicated";
+}
+
+static json_t *cache_json(const struct generate *generate)
 {
     struct engine_memory memory;
+    engine_memory(generate->engine, &memory);
+    return json_pack("{s:I, s:I, s:s, s:I, s:I}", "bytes_per_token",
+                     (json_int_t)memory.cache_token_bytes, "expanded_bytes_per_token",
+                     (json_int_t)memory.expanded_token_bytes, "placement", placement_name(generate),
+                     "rank_bytes", (json_int_t)memory.cache_bytes, "replicated_rank_bytes",
+                     (json_int_t)memory.replicated_cache_bytes);
+}
+
+static enum status print_json(struct generate *generate)
+{
     struct mesh mesh;
     const char *model = generate->options->model;
     TRY(job_mesh(&mesh, generate->job, engine_config(generate->engine)));
-    engine_memory(generate->engine, &memory);
-    json_t *root = json_pack(
-        "{s:o, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o, s:o}, s:{s:I, s:I}, s:o}", "model",
-        report_text(model, strlen(model)), "ranks", mesh.world.size, "tp", mesh.tp.size, "ep",
-        mesh.ep.size, "completions", generate->completions, "timing", "load_s",
-        report_real((double)generate->load_ns * 1e-9), "ttft_ms", report_real(ttft_ms(generate)),
-        "tpot_ms", report_real(tpot_ms(generate)), "total_s",
-        report_real((double)generate->all_ns * 1e-9), "cache", "bytes_per_token",
-        (json_int_t)memory.cache_token_bytes, "expanded_bytes_per_token",
-        (json_int_t)memory.expanded_token_bytes, "counters", counters_json());
+    json_t *root =
+        json_pack("{s:o, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o, s:o}, s:o, s:o}", "model",
+                  report_text(model, strlen(model)), "ranks", mesh.world.size, "tp", mesh.tp.size,
+                  "ep", mesh.ep.size, "completions", generate->completions, "timing", "load_s",
+                  report_real((double)generate->load_ns * 1e-9), "ttft_ms",
+                  report_real(ttft_ms(generate)), "tpot_ms", report_real(tpot_ms(generate)),
+                  "total_s", report_real((double)generate->all_ns * 1e-9), "cache",
+                  cache_json(generate), "counters", counters_json());
     return report_json(root);
 }
 
@@ -260,18 +274,22 @@ static enum status print_json(struct generate *generate)
 static void print_summary(const struct generate *generate)
 {
     struct engine_memory memory;
-    char line[512], rate[64] = "";
+    char line[512], rate[64] = "", share[160] = "", own[64], whole[64];
     double seconds = (double)generate->all_ns * 1e-9;
     engine_memory(generate->engine, &memory);
     if (generate->n_intervals > 0)
         snprintf(rate, sizeof rate, ", %.2f ms per token", tpot_ms(generate));
+    if (memory.cache_members > 1)
+        snprintf(share, sizeof share, ", %s on each rank (replicated: %s)",
+                 report_size(own, sizeof own, memory.cache_bytes),
+                 report_size(whole, sizeof whole, memory.replicated_cache_bytes));
     snprintf(line, sizeof line,
              "latentrank: %lld tokens in %.2f s (first after %.1f ms%s), %.1f tokens/s, %d rank%s, "
-             "cache %lld bytes per token (keys and values of all heads: %lld)",
+             "cache %lld bytes per token (keys and values of all heads: %lld)%s",
              (long long)generate->n_generated, seconds, ttft_ms(generate), rate,
              seconds > 0 ? (double)generate->n_generated / seconds : 0.0,
              generate->job->process.size, generate->job->process.size == 1 ? "" : "s",
-             (long long)memory.cache_token_bytes, (long long)memory.expanded_token_bytes);
+             (long long)memory.cache_token_bytes, (long long)memory.expanded_token_bytes, share);
     fprintf(stderr, "%s\n", line);
 }
 

@@ -144,13 +144,14 @@ static json_t *ranks_json(const struct inspection *inspection)
 static json_t *cache_json(const struct inspection *inspection)
 {
     double token = (double)inspection->token_bytes;
-    return json_pack("{s:{s:I, s:I, s:I}, s:I, s:I, s:o, s:o}", "row_bytes", "f32",
-                     (json_int_t)inspection->row_f32, "bf16", (json_int_t)inspection->row_bf16,
-                     "fp8_ds_mla", (json_int_t)inspection->row_fp8, "bytes_per_token",
-                     (json_int_t)inspection->token_bytes, "expanded_bytes_per_token",
-                     (json_int_t)inspection->expanded_token_bytes, "ratio",
-                     report_real(token / (double)inspection->expanded_token_bytes), "paper_ratio",
-                     report_real(token / (double)inspection->paper_token_bytes));
+    return json_pack(
+        "{s:{s:I, s:I, s:I}, s:I, s:I, s:o, s:o, s:{s:o, s:o}}", "row_bytes", "f32",
+        (json_int_t)inspection->row_f32, "bf16", (json_int_t)inspection->row_bf16, "fp8_ds_mla",
+        (json_int_t)inspection->row_fp8, "bytes_per_token", (json_int_t)inspection->token_bytes,
+        "expanded_bytes_per_token", (json_int_t)inspection->expanded_token_bytes, "ratio",
+        report_real(token / (double)inspection->expanded_token_bytes), "paper_ratio",
+        report_real(token / (double)inspection->paper_token_bytes), "rank_bytes_per_token",
+        "replicated", report_real(token), "sharded", report_real(token / inspection->mesh.tp.size));
 }
 
 static json_t *counted(const struct inspection *inspection, int64_t count)
@@ -197,6 +198,10 @@ static void print_cache(FILE *out, const struct inspection *inspection)
             inspection->row_f32, inspection->row_bf16, inspection->row_fp8);
     fprintf(out, "cache per token     %" PRId64 " bytes (bf16, %d layers)\n",
             inspection->token_bytes, inspection->config.n_layers);
+    if (inspection->mesh.tp.size > 1)
+        fprintf(out, "  a rank of %-7d %.0f bytes with --kv-placement sharded\n",
+                inspection->mesh.tp.size,
+                (double)inspection->token_bytes / inspection->mesh.tp.size);
     fprintf(out, "  expanded          %" PRId64 " bytes: keys and values of %d heads\n",
             inspection->expanded_token_bytes, inspection->config.n_heads);
     fprintf(out, "  ratio             %.4f (%.4f counting 2 x heads x d_nope, as the paper does)\n",

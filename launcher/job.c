@@ -52,6 +52,7 @@ static struct engine_options engine_options_of(const struct options *options,
     engine.kv_cache_dtype = options->kv_cache_dtype == CACHE_F32          ? DTYPE_F32
                             : options->kv_cache_dtype == CACHE_FP8_DS_MLA ? DTYPE_U8
                                                                           : DTYPE_BF16;
+    engine.kv_placement = options->kv_placement == PLACEMENT_SHARDED ? KV_SHARDED : KV_REPLICATED;
     engine.has_i8_weights = options->weight_dtype == WEIGHT_INT8;
     engine.mla_mode = options->mla_mode == MLA_OPTION_ABSORB   ? MLA_ABSORB
                       : options->mla_mode == MLA_OPTION_EXPAND ? MLA_EXPAND

@@ -19,6 +19,7 @@
 
 static const char *const bos_choices[] = {"auto", "on", "off", NULL};
 static const char *const cache_choices[] = {"auto", "f32", "bf16", "fp8_ds_mla", NULL};
+static const char *const placement_choices[] = {"replicated", "sharded", NULL};
 static const char *const weight_choices[] = {"auto", "int8", NULL};
 static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
@@ -398,6 +399,18 @@ const struct option option_table[] = {
      .choices = cache_choices,
      .section = "Layout",
      .help = "numbers in the latent cache; auto is bf16"},
+    {.name = "kv-placement",
+     .value_name = "WHERE",
+     .type = OPTION_CHOICE,
+     .at = AT(kv_placement),
+     .commands = ENGINE,
+     .initial = "replicated",
+     .choices = placement_choices,
+     .section = "Layout",
+     .help =
+         "cached rows on every rank (replicated), or pages of 64 rows shared out over the ranks "
+         "of tp (sharded): the memory of one cache for all of them, longer contexts, and "
+         "messages in every layer"},
     {.name = "mla-mode",
      .value_name = "MODE",
      .type = OPTION_CHOICE,
@@ -653,7 +666,6 @@ static const char *const later_commands[] = {"chat",        "serve",     "bench 
 
 static const char *const later_options[] = {"dp",
                                             "pp",
-                                            "kv-placement",
                                             "kv-cache-form",
                                             "block-size",
                                             "cluster",
@@ -665,7 +677,8 @@ static const char *const later_options[] = {"dp",
                                             "request-rate",
                                             "max-concurrency"};
 
-static const char *const later_values[][2] = {{"backend", "cuda"}};
+static const char *const later_values[][2] = {
+    {"backend", "cuda"}, {"kv-placement", "node"}, {"kv-placement", "auto"}};
 
 static const char *const elsewhere[][2] = {{"quantization", "weight-dtype"},
                                            {"tensor-parallel-size", "tp"},

@@ -34,7 +34,7 @@ struct engine {
     struct workspace work;
     struct step_message message;
     struct tensor cos_sin;
-    int64_t *vocab_counts, *gather_counts;
+    int64_t *vocab_counts, *gather_counts, *sent_counts;
 };
 
 struct engine_options engine_defaults(void)
@@ -62,6 +62,7 @@ static void engine_free(struct engine *e)
         e->device->close_threads();
     free(e->vocab_counts);
     free(e->gather_counts);
+    free(e->sent_counts);
     free(e);
 }
 
@@ -102,7 +103,8 @@ static enum status open_layout(struct engine *e)
     shard_plan_build(&e->plan, &extent, &e->mesh);
     e->vocab_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->vocab_counts);
     e->gather_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->gather_counts);
-    if (e->vocab_counts == NULL || e->gather_counts == NULL)
+    e->sent_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->sent_counts);
+    if (e->vocab_counts == NULL || e->gather_counts == NULL || e->sent_counts == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for the counts of %d ranks", e->mesh.tp.size);
     for (int m = 0; m < e->mesh.tp.size; m++)
         e->vocab_counts[m] = span_size(span_part(extent.vocab_size, e->mesh.tp.size, m));
@@ -137,24 +139,39 @@ static enum status open_weights(struct engine *e)
     return status;
 }
 
-static enum status lay_out_cache(struct engine *e, struct arena *arena)
+/* As the options say, or as they would be with another placement. */
+static struct latent_cache_shape cache_shape(const struct engine *e, enum kv_placement placement)
 {
     const struct engine_options *o = &e->options;
-    const int64_t dim[] = {o->max_model_len, e->config.d_r};
-    int64_t n_pages = latent_cache_pages(o->max_num_seqs, o->max_model_len);
-    if (o->cache_pages > 0 && o->cache_pages < n_pages)
-        n_pages = o->cache_pages;
-    TRY(latent_cache_open(&e->cache, arena, &e->config, o->kv_cache_dtype, o->max_num_seqs,
-                          o->max_model_len, n_pages));
+    int is_sharded = placement == KV_SHARDED;
+    struct latent_cache_shape shape = {.dtype = o->kv_cache_dtype,
+                                       .n_sequences = o->max_num_seqs,
+                                       .max_length = o->max_model_len,
+                                       .n_pages =
+                                           latent_cache_pages(o->max_num_seqs, o->max_model_len),
+                                       .n_members = is_sharded ? e->mesh.tp.size : 1,
+                                       .member = is_sharded ? e->mesh.tp.index : 0};
+    if (o->cache_pages > 0 && o->cache_pages < shape.n_pages)
+        shape.n_pages = o->cache_pages;
+    return shape;
+}
+
+static enum status lay_out_cache(struct engine *e, struct arena *arena)
+{
+    const struct latent_cache_shape shape = cache_shape(e, e->options.kv_placement);
+    const int64_t dim[] = {e->options.max_model_len, e->config.d_r};
+    TRY(latent_cache_open(&e->cache, arena, &e->config, &shape));
     return arena_tensor(arena, &e->cos_sin, DTYPE_F32, 2, dim);
 }
 
 static enum status lay_out_work(struct engine *e, struct arena *arena)
 {
-    int tokens = e->options.max_num_batched_tokens;
-    TRY(batch_open(&e->batch, arena, tokens, e->options.max_num_seqs));
-    return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->ops, tokens,
-                          e->options.mla_mode != MLA_ABSORB);
+    const struct workspace_shape shape = {.max_tokens = e->options.max_num_batched_tokens,
+                                          .expands = e->options.mla_mode != MLA_ABSORB,
+                                          .cache_members =
+                                              cache_shape(e, e->options.kv_placement).n_members};
+    TRY(batch_open(&e->batch, arena, shape.max_tokens, e->options.max_num_seqs));
+    return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->ops, &shape);
 }
 
 static void undo_cache(struct engine *e)
@@ -188,12 +205,10 @@ static enum status measure_memory(struct engine *e, struct memory_plan *plan)
 static enum status fit_context(struct engine *e, struct memory_plan *plan)
 {
     int64_t room, wanted = plan->cache, length = e->options.max_model_len;
-    int64_t n_pages = latent_cache_pages(e->options.max_num_seqs, length);
+    int64_t n_pages = cache_shape(e, e->options.kv_placement).n_pages;
     TRY(memory_plan_room(&room, plan, &e->process, e->device, &e->world));
     if (!e->options.lowers_max_model_len || wanted <= room)
         return STATUS_OK;
-    if (e->options.cache_pages > 0 && e->options.cache_pages < n_pages)
-        n_pages = e->options.cache_pages;
     int64_t pages =
         (int64_t)((double)room * 0.9 / (double)wanted * (double)n_pages) / e->options.max_num_seqs;
     if (pages * PAGE_ROWS < SHORTEST_CONTEXT)
@@ -202,8 +217,11 @@ static enum status fit_context(struct engine *e, struct memory_plan *plan)
     if (e->process.rank == 0)
         log_print(LOG_WARN,
                   "the memory holds a context of %d tokens for each sequence, not %lld "
-                  "(--max-model-len, --max-num-seqs)",
-                  e->options.max_model_len, (long long)length);
+                  "(--max-model-len, --max-num-seqs%s)",
+                  e->options.max_model_len, (long long)length,
+                  e->mesh.tp.size > 1 && e->options.kv_placement == KV_REPLICATED
+                      ? ", --kv-placement sharded"
+                      : "");
     return comm_agree(&e->world, measure_memory(e, plan));
 }
 
@@ -212,9 +230,14 @@ static enum status check_memory(struct engine *e)
     struct memory_plan plan = {0};
     TRY(comm_agree(&e->world, measure_memory(e, &plan)));
     TRY(fit_context(e, &plan));
-    enum status status =
-        memory_plan_check(&plan, &e->process, e->device, &e->world,
-                          "more nodes, a shorter --max-model-len or a smaller model would do");
+    const struct latent_cache_shape sharded = cache_shape(e, KV_SHARDED);
+    char other[128] = "", advice[256];
+    if (e->options.kv_placement == KV_REPLICATED && sharded.n_members > 1)
+        snprintf(other, sizeof other, "--kv-placement sharded (cache %.2f GB on each rank), ",
+                 (double)latent_cache_bytes(&e->config, &sharded) * 1e-9);
+    snprintf(advice, sizeof advice,
+             "%smore nodes, a shorter --max-model-len or a smaller model would do", other);
+    enum status status = memory_plan_check(&plan, &e->process, e->device, &e->world, advice);
     return comm_agree(&e->world, status);
 }
 
@@ -326,11 +349,15 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
 {
     const struct model_config *c = &engine->config;
     int64_t row = (int64_t)latent_cache_row_bytes(c, engine->options.kv_cache_dtype);
+    const struct latent_cache_shape whole = cache_shape(engine, KV_REPLICATED);
+    const struct latent_cache_shape own = cache_shape(engine, engine->options.kv_placement);
     *memory = (struct engine_memory){
         .weight_bytes_read = engine->weights.bytes_read,
         .weight_bytes = engine->weights.bytes_resident,
         .dense_bytes = decode_dense_bytes(&engine->weights, c->n_layers),
-        .cache_bytes = (int64_t)engine->cache_arena.used,
+        .cache_bytes = (int64_t)latent_cache_bytes(c, &own),
+        .replicated_cache_bytes = (int64_t)latent_cache_bytes(c, &whole),
+        .cache_members = own.n_members,
         .workspace_bytes = (int64_t)engine->work_arena.used,
         .cache_row_bytes = row,
         .cache_token_bytes = row * c->n_layers,
@@ -360,6 +387,7 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
             (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch)),
         .vocab_counts = e->vocab_counts,
         .gather_counts = e->gather_counts,
+        .sent_counts = e->sent_counts,
         .work = &e->work,
     };
     TRY(step_forward(&step));

@@ -16,11 +16,17 @@ enum mla_mode {
     MLA_EXPAND  /* keys and values decompressed per head, every step */
 };
 
+enum kv_placement {
+    KV_REPLICATED, /* every rank holds all cached rows */
+    KV_SHARDED     /* the ranks of tp share their pages */
+};
+
 struct engine_options {
     const char *model;         /* directory of the checkpoint */
     int tp, ep;                /* 0: default (parallel/mesh.h) */
     enum dtype kv_cache_dtype; /* F32, BF16, or U8: fp8_ds_mla */
-    int has_i8_weights;        /* the large matrices rounded to 8 bits; else all as stored */
+    enum kv_placement kv_placement;
+    int has_i8_weights; /* the large matrices rounded to 8 bits; else all as stored */
     enum mla_mode mla_mode;
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
     int lowers_max_model_len;   /* to what the memory holds, with a warning; else that is refused */
@@ -56,9 +62,11 @@ struct engine_memory {
     int64_t weight_bytes_read, weight_bytes; /* of this rank */
     int64_t dense_bytes;                     /* read by every decode step (decode_bytes.h) */
     int64_t cache_bytes, workspace_bytes;
-    int64_t cache_row_bytes;      /* one token, one layer */
-    int64_t cache_token_bytes;    /* one token, all layers */
-    int64_t expanded_token_bytes; /* per-head keys and values, 2 bytes a number, all layers */
+    int64_t replicated_cache_bytes; /* what cache_bytes were if this rank held every row */
+    int cache_members;              /* ranks that share the rows; 1: every rank holds all */
+    int64_t cache_row_bytes;        /* one token, one layer */
+    int64_t cache_token_bytes;      /* one token, all layers */
+    int64_t expanded_token_bytes;   /* per-head keys and values, 2 bytes a number, all layers */
 };
 void engine_memory(const struct engine *engine, struct engine_memory *memory);
 

@@ -5,7 +5,6 @@
  * merged.  Cheaper than the absorbed form for prompts (640 against
  * 2176 operations per head, query and row in DeepSeek-V3), dearer for decode.
  */
-#include "kernels/core/trace.h"
 #include "runtime/step.h"
 
 /* Multiplications per head; the projections common to both forms left out. */
@@ -48,7 +47,10 @@ static enum status attend_rows(struct step *s, int layer, struct attention_state
     struct tensor v = tensor_rows(&s->work->v, 0, end - begin);
     struct tensor position = tensor_rows(&s->batch->position, entry->begin, entry->end);
 
-    TRY(ops->cache_read(&rows, &pages, entry->sequence, begin, end, s->stream));
+    if (s->cache->n_members > 1)
+        TRY(sharded_read(s, &rows, layer, entry->sequence, begin, end));
+    else
+        TRY(ops->cache_read(&rows, &pages, entry->sequence, begin, end, s->stream));
     TRY(ops->gemm_heads(&k_c, &c_kv_head, &w->w_uk, s->stream)); /* (2) */
     TRY(ops->gemm_heads(&v, &c_kv_head, &w->w_uv, s->stream));   /* (5) */
     return ops->expanded_attention(state, q, &k_c, &k_r, &v, &position, begin, s->softmax_scale,
@@ -61,7 +63,6 @@ enum status expanded_attend(struct step *s, int layer, struct tensor *o, const s
     int64_t d_n = s->model->d_n, d_r = s->model->d_r;
     struct tensor q_r = tensor_columns(q, d_n, d_n + d_r);
 
-    trace_add(TRACE_ATTENTION_EXPANDED, 1);
     TRY(ops->rope(&q_r, &q_r, &s->batch->position, s->cos_sin, s->stream)); /* (8) */
     for (int i = 0; i < s->batch->n_entries; i++) {
         const struct batch_entry *entry = &s->batch->entry[i];

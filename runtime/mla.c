@@ -9,7 +9,7 @@
 #include "kernels/core/trace.h"
 #include "runtime/step.h"
 
-/* c^KV and k^R of the step's tokens into the cache; the same on every tp rank */
+/* c^KV and k^R of the step's tokens, the same on every tp rank, into the pages that this one holds */
 static enum status append_latent(struct step *s, int layer, const struct tensor *h)
 {
     const struct ops *ops = s->ops;
@@ -58,8 +58,11 @@ enum status mla_forward(struct step *s, int layer, struct tensor *u, const struc
 
     TRY(append_latent(s, layer, h));
     TRY(project_queries(s, w, &q, h));
+    trace_add(s->expands ? TRACE_ATTENTION_EXPANDED : TRACE_ATTENTION_ABSORBED, 1);
     if (s->expands)
         TRY(expanded_attend(s, layer, &o_heads, &q_heads));
+    else if (s->cache->n_members > 1)
+        TRY(sharded_attend(s, layer, &o_heads, &q_heads));
     else
         TRY(latent_attend(s, layer, &o_heads, &q_heads));
 
@@ -86,7 +89,6 @@ enum status latent_attend(struct step *s, int layer, struct tensor *o, const str
                                     .m = step_rows(s, &s->work->latent.m),
                                     .l = step_rows(s, &s->work->latent.l)};
 
-    trace_add(TRACE_ATTENTION_ABSORBED, 1);
     /* (2) absorbed: q~ = (W^UK)^T q^C, so that q~ . c^KV = q^C . k^C; (8) q^R */
     TRY(ops->gemm_heads(&q_latent_c, &q_c, &w->w_uk_t, s->stream));
     TRY(ops->rope(&q_latent_r, &q_r, &s->batch->position, s->cos_sin, s->stream));

@@ -30,15 +30,28 @@ struct workspace {
     struct tensor v;                 /* [EXPANDED_ROWS, H, d_v]                              */
     struct attention_state expanded; /* width d_v                                            */
     struct attention_state partial;  /* width d_v                                            */
-    struct tensor logits;            /* [LOGITS_ROWS, own vocabulary rows]                   */
-    struct tensor gathered;          /* [LOGITS_ROWS * vocabulary]                           */
-    float *joined;                   /* [vocabulary] one row, on the host                    */
+    /* Only with a sharded cache, which then needs no q_latent and latent: sharded_attend.c. */
+    int64_t sharded_tokens;         /* tokens attended at a time                            */
+    struct tensor sharded_q;        /* [all heads, tokens, d_c + d_r] absorbed queries      */
+    struct tensor sharded_sent;     /* [all heads, tokens, d_c + 2] states over own pages   */
+    struct tensor sharded_received; /* [members, H, tokens, d_c + 2]                        */
+    struct tensor sharded_pages;    /* [EXPANDED_ROWS, d_c + d_r] as they arrive            */
+    struct tensor logits;           /* [LOGITS_ROWS, own vocabulary rows]                   */
+    struct tensor gathered;         /* [LOGITS_ROWS * vocabulary]                           */
+    float *joined;                  /* [vocabulary] one row, on the host                    */
 };
 
 enum {
     EXPANDED_ROWS = 256, /* cached rows decompressed at a time */
-    LOGITS_ROWS = 32     /* rows of logits computed at a time  */
+    LOGITS_ROWS = 32,    /* rows of logits computed at a time  */
+    SHARDED_PAIRS = 4096 /* (token, head) pairs that attend a sharded cache at a time */
 };
+
+/* Numbers of a state of one token and head, as it travels. */
+static inline int64_t sharded_state_width(int64_t d_c)
+{
+    return d_c + 2;
+}
 
 struct step {
     const struct model_config *model;
@@ -54,16 +67,22 @@ struct step {
     int expands;                 /* attention decompresses keys and values in this step */
     const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
     int64_t *gather_counts;      /* [tp->group.size] scratch */
+    int64_t *sent_counts;        /* [tp->group.size] scratch */
     struct workspace *work;      /* capacity */
 };
 
-/* Lays the workspace out for steps of up to `max_tokens` tokens; `expands` 0 leaves out what only the
- * expanded form of attention needs; an arena that only counts gives the
- * size.  Errors: STATUS_NO_MEMORY. */
+struct workspace_shape {
+    int64_t max_tokens; /* of a step */
+    int expands;        /* 0 leaves out what only the expanded form of attention needs */
+    int cache_members;  /* that share the pages of the cache; 1: replicated */
+};
+
+/* Lays the workspace out; an arena that only counts gives the size.
+ * Errors: STATUS_NO_MEMORY. */
 enum status workspace_open(struct workspace *work, struct arena *arena,
                            const struct model_config *model, const struct weights *weights,
-                           const struct shard_plan *plan, const struct ops *ops, int64_t max_tokens,
-                           int expands);
+                           const struct shard_plan *plan, const struct ops *ops,
+                           const struct workspace_shape *shape);
 
 /* The first T rows of a workspace tensor. */
 static inline struct tensor step_rows(const struct step *s, const struct tensor *capacity)
@@ -80,6 +99,14 @@ enum status mla_forward(struct step *s, int layer, struct tensor *u, const struc
 /* o[T, H, d_v] from q[T, H, d_n + d_r] (its RoPE part not yet rotated) and the cached rows. */
 enum status latent_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
 enum status expanded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
+
+/* latent_attend over a cache whose pages the members of tp share. */
+enum status sharded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
+
+/* rows[end - begin, d_c + d_r] = rows [begin, end) of a sequence, from the members of tp that share
+ * its pages; `begin` is the first row of a page, and at most EXPANDED_ROWS are read. */
+enum status sharded_read(struct step *s, struct tensor *rows, int layer, int sequence,
+                         int64_t begin, int64_t end);
 
 /* 1 when decompressing keys and values costs fewer multiplications than the absorbed form. */
 int step_expanding_is_cheaper(const struct model_config *model, const struct batch *batch);

@@ -16,18 +16,38 @@ static enum status take_state(struct arena *arena, struct attention_state *state
     return take(arena, &state->l, tokens, heads, 0);
 }
 
-static enum status take_attention(struct workspace *w, struct arena *arena,
-                                  const struct model_config *c, int64_t heads, int64_t tokens,
-                                  int expands)
+/* What attention on latents needs: for all tokens, or for a block of them and the heads of all. */
+static enum status take_latent(struct workspace *w, struct arena *arena,
+                               const struct model_config *c, int64_t heads,
+                               const struct workspace_shape *shape)
 {
-    int64_t d_q = c->d_n + c->d_r, d_row = c->d_c + c->d_r;
-    int64_t expanded_tokens = expands ? tokens : 0, rows = expands ? EXPANDED_ROWS : 0;
+    int64_t d_row = c->d_c + c->d_r, state = sharded_state_width(c->d_c);
+    if (shape->cache_members == 1) {
+        TRY(take(arena, &w->q_latent, shape->max_tokens, heads, d_row));
+        TRY(take_state(arena, &w->latent, shape->max_tokens, heads, c->d_c));
+        return take(arena, &w->o_latent, shape->max_tokens, heads, c->d_c);
+    }
+    int64_t tokens = SHARDED_PAIRS / c->n_heads > 1 ? SHARDED_PAIRS / c->n_heads : 1;
+    tokens = tokens < shape->max_tokens ? tokens : shape->max_tokens;
+    w->sharded_tokens = tokens;
+    TRY(take(arena, &w->sharded_q, c->n_heads, tokens, d_row));
+    TRY(take(arena, &w->sharded_sent, c->n_heads, tokens, state));
+    TRY(take(arena, &w->sharded_received, shape->cache_members * heads, tokens, state));
+    TRY(take(arena, &w->sharded_pages, shape->expands ? EXPANDED_ROWS : 0, d_row, 0));
+    return take(arena, &w->o_latent, tokens, heads, c->d_c);
+}
+
+static enum status take_attention(struct workspace *w, struct arena *arena,
+                                  const struct model_config *c, int64_t heads,
+                                  const struct workspace_shape *shape)
+{
+    int64_t d_q = c->d_n + c->d_r, d_row = c->d_c + c->d_r, tokens = shape->max_tokens;
+    int64_t expanded_tokens = shape->expands ? tokens : 0;
+    int64_t rows = shape->expands ? EXPANDED_ROWS : 0;
     TRY(take(arena, &w->c_q, tokens, c->d_cq, 0));
     TRY(take(arena, &w->q, tokens, heads * d_q, 0));
     TRY(take(arena, &w->c_kv_k_r, tokens, d_row, 0));
-    TRY(take(arena, &w->q_latent, tokens, heads, d_row));
-    TRY(take_state(arena, &w->latent, tokens, heads, c->d_c));
-    TRY(take(arena, &w->o_latent, tokens, heads, c->d_c));
+    TRY(take_latent(w, arena, c, heads, shape));
     TRY(take(arena, &w->o, tokens, heads * c->d_v, 0));
     TRY(take(arena, &w->rows, rows, d_row, 0));
     TRY(take(arena, &w->k_c, rows, heads, c->d_n));
@@ -63,10 +83,10 @@ static enum status take_ffn(struct workspace *work, struct arena *arena,
 
 enum status workspace_open(struct workspace *work, struct arena *arena,
                            const struct model_config *model, const struct weights *weights,
-                           const struct shard_plan *plan, const struct ops *ops, int64_t max_tokens,
-                           int expands)
+                           const struct shard_plan *plan, const struct ops *ops,
+                           const struct workspace_shape *shape)
 {
-    const int64_t all_rows = LOGITS_ROWS * model->vocab_size;
+    const int64_t all_rows = LOGITS_ROWS * model->vocab_size, max_tokens = shape->max_tokens;
     /* the final norm of LOGITS_ROWS rows goes to h */
     int64_t rows = max_tokens > LOGITS_ROWS ? max_tokens : LOGITS_ROWS;
     void *joined;
@@ -74,7 +94,7 @@ enum status workspace_open(struct workspace *work, struct arena *arena,
     TRY(take(arena, &work->x, max_tokens, model->d, 0));
     TRY(take(arena, &work->h, rows, model->d, 0));
     TRY(take(arena, &work->u, max_tokens, model->d, 0));
-    TRY(take_attention(work, arena, model, span_size(plan->heads), max_tokens, expands));
+    TRY(take_attention(work, arena, model, span_size(plan->heads), shape));
     TRY(take_ffn(work, arena, model, weights, ops, max_tokens));
     TRY(take(arena, &work->logits, LOGITS_ROWS, span_size(plan->vocab), 0));
     TRY(arena_tensor(arena, &work->gathered, DTYPE_F32, 1, &all_rows));

@@ -49,7 +49,7 @@ static inline float *tensor_f32_2(const struct tensor *t, int64_t i0, int64_t i1
 }
 static inline const int32_t *tensor_i32(const struct tensor *t)
 {
-    return t->data;
+    return (const int32_t *)t->data;
 }
 
 /* Fails with STATUS_INVALID, naming both shapes, unless they are equal. */

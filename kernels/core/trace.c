@@ -17,6 +17,8 @@ const char *trace_name(enum trace_counter counter)
     static const char *const name[TRACE_COUNTERS] = {
         [TRACE_ATTENTION_ABSORBED] = "attention_absorbed",
         [TRACE_ATTENTION_EXPANDED] = "attention_expanded",
+        [TRACE_CACHE_EXCHANGES] = "cache_exchanges",
+        [TRACE_CACHE_GATHERS] = "cache_gathers",
         [TRACE_MOE_LAYERS] = "moe_layers",
         [TRACE_DENSE_LAYERS] = "dense_layers",
         [TRACE_STEPS] = "steps",

@@ -10,6 +10,8 @@
 enum trace_counter {
     TRACE_ATTENTION_ABSORBED, /* layers that attended in the latent space  */
     TRACE_ATTENTION_EXPANDED, /* layers that decompressed keys and values  */
+    TRACE_CACHE_EXCHANGES,    /* blocks of tokens whose attention over a sharded cache was merged */
+    TRACE_CACHE_GATHERS,      /* chunks of rows that came from a sharded cache */
     TRACE_MOE_LAYERS,
     TRACE_DENSE_LAYERS,
     TRACE_STEPS,

@@ -158,6 +158,34 @@ static void store_queries(const struct latent_work *work, const struct partial *
     }
 }
 
+/* Which units have a page that this rank holds, among the first `n_pages`: their places in `order`. */
+struct held_units {
+    int place[UNITS], count;
+};
+
+static struct held_units held_units(const struct sequence_rows *rows, int64_t n_pages)
+{
+    struct held_units held = {.count = 0};
+    for (int i = 0; i < UNITS; i++) {
+        int64_t page = order[i];
+        while (page < n_pages && own_row(rows, page, n_pages) < 0)
+            page += UNITS;
+        if (page < n_pages)
+            held.place[held.count++] = i;
+    }
+    return held;
+}
+
+/* The units of the places [begin, end) of `held`, to where they stand in `order`. */
+static void attend_held(struct partial *unit, const struct queries *queries,
+                        const struct row_source *source, const struct held_units *held,
+                        int64_t begin, int64_t end, float scale)
+{
+    for (int64_t i = begin; i < end; i++)
+        attend_unit(&unit[held->place[i]], queries, source, order[held->place[i]],
+                    i + 1 < end ? order[held->place[i + 1]] : -1, scale);
+}
+
 /* level[0] = all units, met along the tree of ops.h. */
 static void attend(struct partial *level, const struct queries *queries,
                    const struct row_source *source, float scale)
@@ -174,16 +202,23 @@ static void attend(struct partial *level, const struct queries *queries,
     }
 }
 
-/* One block by all threads: units first, then, each for some of the queries, the tree. */
+/* One block by all threads: the units that are held first, then, each for some of the queries, the
+ * tree. */
 static void attend_together(const struct latent_work *work, const struct queries *queries,
                             const struct row_source *source, int64_t block, int thread,
                             int n_threads)
 {
     int64_t begin, end, width = source->value_width;
-    thread_part(UNITS, thread, n_threads, &begin, &end);
-    for (int64_t i = begin; i < end; i++)
-        attend_unit(&work->unit[i], queries, source, order[i], i + 1 < end ? order[i + 1] : -1,
-                    work->scale);
+    const struct held_units held =
+        held_units(source->context, (queries->most_visible + PAGE_ROWS - 1) / PAGE_ROWS);
+    for (int i = 0, next = 0; thread == 0 && i < UNITS; i++) {
+        if (next < held.count && held.place[next] == i)
+            next++;
+        else
+            ISA(partial_clear)(&work->unit[i]);
+    }
+    thread_part(held.count, thread, n_threads, &begin, &end);
+    attend_held(work->unit, queries, source, &held, begin, end, work->scale);
     cpu_threads_meet();
     thread_part(queries->count, thread, n_threads, &begin, &end);
     for (int step = 1; step < UNITS; step *= 2)
@@ -226,6 +261,36 @@ static void latent_part(void *context, int thread, int n_threads)
     }
 }
 
+/* Most units that a block finds. */
+static int most_units(const struct latent_work *work)
+{
+    int64_t n_heads = work->q->dim[1], pairs = work->q->dim[0] * n_heads;
+    const int32_t *seq_of = tensor_i32(&work->pages->seq_of);
+    const int32_t *position = tensor_i32(&work->pages->position);
+    int most = 0;
+    for (int64_t begin = 0, end; begin < pairs && most < UNITS; begin = end) {
+        end = block_end(work, begin);
+        struct sequence_rows rows = {.pages = work->pages, .seq = seq_of[begin / n_heads]};
+        struct held_units held = held_units(&rows, position[(end - 1) / n_heads] / PAGE_ROWS + 1);
+        most = held.count > most ? held.count : most;
+    }
+    return most;
+}
+
+/* How few blocks occupy all threads: together on the units of each, or, where a rank
+ * holds few units (pages of a cache group, short sequences), each on smaller blocks. */
+static void occupy_threads(struct latent_work *work, struct partial unit[UNITS])
+{
+    int64_t n_threads = cpu_threads_count(), pairs = work->q->dim[0] * work->q->dim[1];
+    int64_t least = QUERY_BLOCK / 2, units = most_units(work);
+    int64_t small = (pairs + n_threads * least - 1) / (n_threads * least) * least;
+    int64_t n_blocks = (pairs + small - 1) / small;
+    if (units < UNITS && units < n_threads && units < n_blocks && small < work->fit)
+        work->fit = (int)small;
+    else
+        work->unit = unit;
+}
+
 enum status ISA(latent_attention)(struct attention_state *state, const struct tensor *q,
                                   const struct page_view *pages, float scale, struct stream *stream)
 {
@@ -249,7 +314,7 @@ enum status ISA(latent_attention)(struct attention_state *state, const struct te
     for (int64_t begin = 0; begin < pairs; begin = block_end(&work, begin))
         n_blocks++;
     if (n_blocks < 2 * cpu_threads_count())
-        work.unit = unit;
+        occupy_threads(&work, unit);
     cpu_threads_run(latent_part, &work);
     return STATUS_OK;
 }

@@ -349,14 +349,13 @@ static void long_contexts_and_rising_scores_are_dense_attention(void **state)
 }
 
 /* The pages of each member of a cache group alone (others -1), merged along the tree. */
-static void members_of_a_cache_group_merge_to_the_whole(void **state)
+static void check_members(int heads)
 {
-    (void)state;
-    enum { T = 3, H = 1, PAGES = 130 }; /* 17 pages in units 0 and 1: two pieces */
+    enum { T = 3, PAGES = 130 }; /* 17 pages in units 0 and 1: two pieces */
     int32_t seq_of[T] = {0, 0, 1}, position[T] = {100, PAGES * PAGE_ROWS - 5, 700};
     struct scene s = {.d_c = 24,
                       .d_r = 8,
-                      .heads = H,
+                      .heads = heads,
                       .n_sequences = 2,
                       .tokens = T,
                       .max_pages = PAGES,
@@ -383,6 +382,14 @@ static void members_of_a_cache_group_merge_to_the_whole(void **state)
     }
     state_close(&whole);
     scene_close(&s);
+}
+
+static void members_of_a_cache_group_merge_to_the_whole(void **state)
+{
+    (void)state;
+    check_members(1);
+    check_members(2); /* threads take units; with 8 members there is one, and they take heads */
+    check_members(11);
 }
 
 /* Latents through W^UK and W^UV for each head, q not absorbed: the same mathematics. */

@@ -12,13 +12,24 @@
 
 static void a_step_reads_dense_weights_experts_and_cached_rows(void **state)
 {
-    const struct bench_reads reads = {
-        .dense_bytes = 1000, .expert_bytes = 700, .n_steps = 7, .cache_token_bytes = 10};
+    const struct bench_reads reads = {.dense_bytes = 1000,
+                                      .expert_bytes = 700,
+                                      .n_steps = 7,
+                                      .cache_token_bytes = 10,
+                                      .cache_members = 1};
     (void)state;
     /* 1000 + 100 and the rows: steps of 33 .. 35 rows after 32 tokens, mean 34, 2 sequences */
     assert_true(bench_step_bytes(&reads, 2, 32, 4) == 1000 + 100 + 2 * 34 * 10);
     /* one step after the first token sees 33 rows */
     assert_true(bench_step_bytes(&reads, 1, 32, 2) == 1000 + 100 + 33 * 10);
+}
+
+static void ranks_that_share_the_rows_read_each_of_them_once(void **state)
+{
+    const struct bench_reads reads = {
+        .dense_bytes = 1000, .n_steps = 7, .cache_token_bytes = 10, .cache_members = 4};
+    (void)state;
+    assert_true(4 * bench_step_bytes(&reads, 2, 32, 4) == 4 * 1000 + 2 * 34 * 10);
 }
 
 static void without_decode_steps_there_are_no_bytes(void **state)
@@ -74,6 +85,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_step_reads_dense_weights_experts_and_cached_rows),
+        cmocka_unit_test(ranks_that_share_the_rows_read_each_of_them_once),
         cmocka_unit_test(without_decode_steps_there_are_no_bytes),
         cmocka_unit_test(prefill_operations_are_those_of_the_parameters_and_of_attention),
         cmocka_unit_test(the_median_is_in_the_middle),

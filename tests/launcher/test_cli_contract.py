@@ -34,7 +34,9 @@ def test_generate_json():
     expect_keys(one["timing"], ["load_s", "ttft_ms", "tpot_ms"], "timing")
     expect_keys(one["cache"], ["bytes_per_token", "expanded_bytes_per_token"], "cache")
     check.expect(one["cache"] == {"bytes_per_token": 3 * 40 * 2,
-                                  "expanded_bytes_per_token": 3 * 4 * 40 * 2}, "cache bytes")
+                                  "expanded_bytes_per_token": 3 * 4 * 40 * 2,
+                                  "placement": "replicated", "rank_bytes": 64 * 3 * 40 * 2,
+                                  "replicated_rank_bytes": 64 * 3 * 40 * 2}, "cache bytes")
     completion = one["completions"][0]
     expect_keys(completion, ["ids", "text", "finish_reason", "prompt_tokens", "logprobs"],
                 "completion")

@@ -77,8 +77,8 @@ static void each_command_takes_a_name_once(void **state)
 
 static void later_names_are_neither_in_the_table_nor_in_help(void **state)
 {
-    static const char *const later[] = {"dp",         "pp",         "kv-placement", "deterministic",
-                                        "block-size", "num-prompts"};
+    static const char *const later[] = {
+        "dp", "pp", "kv-cache-form", "deterministic", "block-size", "num-prompts"};
     char line[128], *help = options_help(COMMAND_NONE);
     (void)state;
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
@@ -91,6 +91,8 @@ static void later_names_are_neither_in_the_table_nor_in_help(void **state)
     assert_null(strstr(help, "cuda"));
     free(help);
     expect_failure("latentrank generate --backend cuda", "", "not in this version");
+    expect_failure("latentrank generate --kv-placement node", "", "not in this version");
+    expect_failure("latentrank generate --kv-placement auto", "", "not in this version");
     expect_failure("latentrank generate --numa-bind 0,1", "", "not in this version");
     expect_failure("latentrank serve", "", "not in this version");
     expect_failure("latentrank bench throughput", "", "not in this version");

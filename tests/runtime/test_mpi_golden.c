@@ -1,7 +1,7 @@
 /* test_mpi_golden.c - every golden checkpoint against the float64 oracle, on this many ranks.
  *
- * For ep = 1 and ep = all ranks, and for absorbed and expanded attention: logits of
- * all positions within 2e-4 of the largest |logit|, greedy tokens equal; the
+ * For ep = 1 and ep = all ranks, for absorbed and expanded attention, and with a cache that
+ * every rank holds and one that they share: logits of all positions within 2e-4 of the largest |logit|, greedy tokens equal; the
  * prompt in chunks and token by token; absorbed = expanded = the same on one
  * rank, within 1e-5; trace counters prove that the form meant was the one that ran.
  */
@@ -97,10 +97,18 @@ static void compare(const struct rows *rows, const char *where)
     check(wrong == 0, "greedy tokens that differ", where, wrong);
 }
 
-/* One checkpoint, one layout: both forms; rank 0 compares. */
+struct layout {
+    int ep;
+    enum mla_mode mode;
+    enum kv_placement placement;
+};
+
+/* One checkpoint, one layout; rank 0 compares. */
 static enum status run_case(const struct process *process, const char *folder, const char *name,
-                            int ep, enum mla_mode mode, int chunk, float *kept[])
+                            const struct layout *layout, int chunk, float *kept[])
 {
+    int ep = layout->ep, is_sharded = layout->placement == KV_SHARDED;
+    enum mla_mode mode = layout->mode;
     struct engine_options options = engine_defaults();
     struct engine *engine;
     struct golden_case golden = {0};
@@ -110,6 +118,7 @@ static enum status run_case(const struct process *process, const char *folder, c
     options.model = folder;
     options.ep = ep;
     options.mla_mode = mode;
+    options.kv_placement = layout->placement;
     options.kv_cache_dtype = DTYPE_F32;
     options.max_model_len = 256;
     options.max_num_batched_tokens = chunk;
@@ -127,14 +136,18 @@ static enum status run_case(const struct process *process, const char *folder, c
         int64_t count = (rows.golden->n_ids - 1) * rows.golden->vocab;
         int64_t absorbed = trace_value(TRACE_ATTENTION_ABSORBED);
         int64_t expanded = trace_value(TRACE_ATTENTION_EXPANDED);
-        snprintf(where, sizeof where, "%s prompt %d, %d ranks, ep %d, %s, chunks of %d", name, i,
-                 process->size, ep, mode == MLA_ABSORB ? "absorbed" : "expanded", chunk);
+        int64_t shared = trace_value(TRACE_CACHE_EXCHANGES) + trace_value(TRACE_CACHE_GATHERS);
+        snprintf(where, sizeof where, "%s prompt %d, %d ranks, ep %d, %s%s, chunks of %d", name, i,
+                 process->size, ep, mode == MLA_ABSORB ? "absorbed" : "expanded",
+                 is_sharded ? ", sharded" : "", chunk);
         rows.logits = malloc((size_t)count * sizeof *rows.logits);
         TRY_GOTO(status, end, run_prompt(engine, &rows, chunk));
         compare(&rows, where);
         absorbed = trace_value(TRACE_ATTENTION_ABSORBED) - absorbed;
         expanded = trace_value(TRACE_ATTENTION_EXPANDED) - expanded;
         check((absorbed > 0) == (mode == MLA_ABSORB), "absorbed layers", where, (double)absorbed);
+        shared = trace_value(TRACE_CACHE_EXCHANGES) + trace_value(TRACE_CACHE_GATHERS) - shared;
+        check((shared > 0) == is_sharded, "exchanges over the cache", where, (double)shared);
         check((expanded > 0) == (mode == MLA_EXPAND), "expanded layers", where, (double)expanded);
         if (kept[i] == NULL) {
             kept[i] = rows.logits;
@@ -159,18 +172,28 @@ static enum status run_all(const struct process *process, const char *root)
         int ranks = process->size;
         int experts_split = strstr(name[i], "dense") == NULL;
         float *kept[GOLDEN_MAX_PROMPTS] = {NULL};
+        const struct layout first = {.ep = 1, .mode = MLA_ABSORB};
         struct process alone = *process;
         alone.size = 1; /* and has two threads */
         snprintf(folder, sizeof folder, "%s/%s", root, name[i]);
         if (process->rank == 0)
-            TRY(run_case(&alone, folder, name[i], 1, MLA_ABSORB, 50, kept));
+            TRY(run_case(&alone, folder, name[i], &first, 50, kept));
         for (int ep = 1; ep <= ranks; ep += ranks > 1 ? ranks - 1 : 1) {
             if (ep > 1 && !experts_split)
                 break;
+            const struct layout absorbed = {.ep = ep, .mode = MLA_ABSORB};
+            const struct layout expanded = {.ep = ep, .mode = MLA_EXPAND};
             if (ranks > 1)
-                TRY(run_case(process, folder, name[i], ep, MLA_ABSORB, 50, kept));
-            TRY(run_case(process, folder, name[i], ep, MLA_EXPAND, 128, kept));
-            TRY(run_case(process, folder, name[i], ep, MLA_ABSORB, 1, kept));
+                TRY(run_case(process, folder, name[i], &absorbed, 50, kept));
+            TRY(run_case(process, folder, name[i], &expanded, 128, kept));
+            TRY(run_case(process, folder, name[i], &absorbed, 1, kept));
+        }
+        const struct layout absorbed = {1, MLA_ABSORB, KV_SHARDED};
+        const struct layout expanded = {1, MLA_EXPAND, KV_SHARDED};
+        if (ranks > 1) {
+            TRY(run_case(process, folder, name[i], &absorbed, 50, kept));
+            TRY(run_case(process, folder, name[i], &expanded, 128, kept));
+            TRY(run_case(process, folder, name[i], &absorbed, 1, kept));
         }
         for (int k = 0; k < GOLDEN_MAX_PROMPTS; k++)
             free(kept[k]);

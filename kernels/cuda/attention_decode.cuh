@@ -1,0 +1,88 @@
+/* attention_decode.cuh - what the kernels of attention_decode.h share. */
+#ifndef KERNELS_CUDA_ATTENTION_DECODE_CUH
+#define KERNELS_CUDA_ATTENTION_DECODE_CUH
+
+#include "kernels/cuda/attention_decode.h"
+#include "kernels/cuda/ptx.cuh"
+
+enum {
+    TILE_COLUMNS = 64,                       /* bf16 numbers in a swizzled row of 128 bytes */
+    TILE_BYTES = 64 * TILE_COLUMNS * 2,      /* 64 rows                                      */
+    ROW_TILES = DECODE_ROW / TILE_COLUMNS,   /* 9: 8 of latent numbers, 1 of RoPE            */
+    VALUE_TILES = DECODE_D_C / TILE_COLUMNS, /* 8 */
+    K_STEPS = TILE_COLUMNS / 16              /* steps of a product over one tile             */
+};
+
+/* What a kernel needs to know; passed by value. */
+struct decode_args {
+    const int *table, *position, *bound;
+    int table_stride;
+    int n_sequences, n_tokens, n_heads, n_parts;
+    const __nv_bfloat16 *q;
+    float scale_log2; /* scale x log2 e: exponentials are powers of 2 */
+    __nv_bfloat16 *o;
+    float *lse;
+    float *partial_o;   /* [groups][n_parts][2][columns][512] */
+    float *partial_lse; /* [groups][n_parts][2][columns]      */
+};
+
+#define LN_2 0.693147180559945f
+
+/* A run of pages [begin, end) of one sequence, in one part. */
+struct decode_run {
+    int sequence, begin, end, rows, is_whole, slot;
+};
+
+DEVICE int decode_rows(const decode_args &args, int sequence)
+{
+    return args.position[sequence * args.n_tokens + args.n_tokens - 1] + 1;
+}
+DEVICE int decode_pages(int rows)
+{
+    return max(1, (rows + 63) / 64); /* an idle sequence still writes its zeros */
+}
+
+/* The next run of this part at or after `sequence`; 0 when there is none. */
+DEVICE int decode_next_run(decode_run *run, const decode_args &args, int part, int sequence)
+{
+    int first = args.bound[2 * part], first_page = args.bound[2 * part + 1];
+    int last = args.bound[2 * part + 2], last_page = args.bound[2 * part + 3];
+    for (sequence = max(sequence, first); sequence <= last && sequence < args.n_sequences;
+         sequence++) {
+        run->sequence = sequence;
+        run->rows = decode_rows(args, sequence);
+        int pages = decode_pages(run->rows);
+        run->begin = sequence == first ? first_page : 0;
+        run->end = sequence == last ? last_page : pages;
+        if (run->begin >= run->end)
+            continue;
+        run->is_whole = run->begin == 0 && run->end == pages;
+        run->slot = sequence == first ? 0 : 1;
+        return 1;
+    }
+    return 0;
+}
+
+/* Wherever `row` of a 128-byte wide swizzled tile keeps its 16-byte chunk `chunk`. */
+DEVICE unsigned char *swizzled(unsigned char *tile, int row, int chunk)
+{
+    return tile + row * 128 + ((chunk ^ (row & 7)) << 4);
+}
+
+DEVICE uint32_t pack_bf16(float low, float high)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+/* 2^(x - y) where x <= y, or both are -infinity: then 1. */
+DEVICE float exp2_ratio(float x, float y)
+{
+    return x == y ? 1.0f : exp2_approx(x - y);
+}
+
+cudaError_t decode_launch_narrow(const decode_args &args, int n_columns, const tensor_map &q,
+                                 const tensor_map &rows, cudaStream_t stream);
+cudaError_t decode_launch_wide(const decode_args &args, const tensor_map &q, const tensor_map &rows,
+                               cudaStream_t stream);
+#endif

@@ -1,0 +1,615 @@
+/* product.cu - products with packed weights: see product.h.
+ *
+ * Tensor cores take 16 weight rows x 16 columns (A) and 16 columns x 8 input rows
+ * (B).  The order of columns is free as long as both sides agree: of 32 columns
+ * thread (g, c) of a warp, lane 4 g + c, holds columns 8 c .. 8 c + 7 in two operations.  They are
+ * one 16-byte read of an input row, and four words of BF16 weights, two of F8, one of I4.
+ * Rows are free too: thread (g, c) reads the words of rows 4 g .. 4 g + 3 and 32 + 4 g .. of the bundle,
+ * 16 bytes each, and tile j of four has row 4 g + j as its g, row 32 + 4 g + j as its g + 8.
+ *
+ * So no thread needs what another has read: each keeps its own ring of copies on their way (cp.async), and
+ * nothing meets before the sums do.
+ *
+ * Grid (bundles x matrices, splits, chunks of input rows).  The warps of a block share the
+ * columns of its split; their sums meet in shared memory, those of several splits in
+ * the workspace, where the last block adds them, always in the same order.
+ */
+// sass: HMMA LDGSTS
+#include "kernels/cuda/product.h"
+#include "kernels/cuda/ptx.cuh"
+
+#include <cuda_fp16.h>
+
+enum {
+    BUNDLE_ROWS = 64,
+    STEP = 32, /* columns of two tensor operations */
+    TILES = 4, /* of 16 rows in a bundle */
+    WARPS = 4,
+    STAGES = 4, /* steps on their way from memory */
+    WORKSPACE_FLOATS = 4 << 20,
+    COUNTERS = 65536
+};
+
+static __host__ __device__ constexpr int line_columns(int type)
+{
+    return type == PRODUCT_BF16 ? 2 : type == PRODUCT_F8 ? 4 : type == PRODUCT_I4 ? 8 : 1;
+}
+
+/* Where one matrix's bundle lies. */
+struct bundle_view {
+    const unsigned char *data;
+    int line_bytes, lines, rows;
+    const unsigned char *scales; /* of its first block */
+    int first;                   /* column 0 is column `first` of its group */
+    int64_t block_scales;        /* scales of a block */
+};
+
+DEVICE bundle_view view_bundle(const cuda_matrix &w, int matrix, int bundle)
+{
+    bundle_view v;
+    int columns = line_columns(w.type), blocks = (w.n + 15) / 16,
+        here = min(4, blocks - 4 * bundle);
+    v.lines = (w.k + columns - 1) / columns;
+    v.line_bytes = here * 64;
+    v.rows = min((int)BUNDLE_ROWS, w.n - BUNDLE_ROWS * bundle);
+    v.data = (const unsigned char *)w.data + matrix * w.matrix_bytes +
+             (int64_t)bundle * 4 * v.lines * 64;
+    v.block_scales = (int64_t)w.groups * 16;
+    v.scales = NULL;
+    v.first = 0;
+    if (w.scales != NULL) {
+        v.first = (w.first + matrix * w.shift) % w.step;
+        v.scales = (const unsigned char *)w.scales + matrix * w.scale_bytes +
+                   (int64_t)bundle * 4 * v.block_scales * (w.scales_are_bf16 ? 2 : 4);
+    }
+    return v;
+}
+
+DEVICE float row_scale(const cuda_matrix &w, const bundle_view &v, int row, int group)
+{
+    int64_t at = row / 16 * v.block_scales + group * 16 + row % 16;
+    return w.scales_are_bf16 ? __bfloat162float(((const __nv_bfloat16 *)v.scales)[at])
+                             : ((const float *)v.scales)[at];
+}
+
+/* What a warp keeps of a step: 16 bytes a lane in each of `pieces`. */
+template <int TYPE, int NT> struct stage {
+    static constexpr int words = 8 / line_columns(TYPE); /* of 8 columns */
+    static constexpr int inputs = 2 * words;   /* pieces before: [word][low rows, high rows] */
+    static constexpr int scales = inputs + NT; /* pieces before: weights and input rows */
+    static constexpr int pieces = scales + (TYPE == PRODUCT_BF16 ? 0 : 2);
+    static constexpr int bytes = pieces * 512;
+
+    /* Starts the copies of a step; x[i] points at columns 8 c of input row g of tile i. */
+    __device__ static __forceinline__ void load(unsigned char *own, const cuda_matrix &w,
+                                                const bundle_view &v,
+                                                const __nv_bfloat16 *const (&x)[NT], int step,
+                                                int ends_group)
+    {
+        const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4, line = (step * 4 + c) * words;
+        const unsigned char *p = v.data + (int64_t)line * v.line_bytes + g * 16;
+#pragma unroll
+        for (int i = 0; i < words; i++, p += v.line_bytes) {
+            cp_async_16(own + (2 * i) * 512, p, line + i < v.lines && g * 16 < v.line_bytes);
+            cp_async_16(own + (2 * i + 1) * 512, p + 128,
+                        line + i < v.lines && 128 + g * 16 < v.line_bytes);
+        }
+#pragma unroll
+        for (int i = 0; i < NT; i++)
+            cp_async_16(own + (inputs + i) * 512, x[i] + step * STEP, true);
+        if constexpr (TYPE != PRODUCT_BF16) {
+            if (ends_group) { /* 4 rows of one block, or with bf16 the 8 around them */
+                int group = (v.first + (step + 1) * STEP - 1) / w.step,
+                    number = w.scales_are_bf16 ? 2 : 4;
+#pragma unroll
+                for (int half = 0; half < 2; half++) {
+                    int row = 32 * half + 4 * g;
+                    int64_t at =
+                        (row / 16 * v.block_scales + group * 16 + row % 16) * number & ~(int64_t)15;
+                    cp_async_16(own + (scales + half) * 512, v.scales + at, row * 4 < v.line_bytes);
+                }
+            }
+        }
+        cp_async_commit();
+    }
+
+    __device__ static __forceinline__ float4 row_scales(const unsigned char *own,
+                                                        const cuda_matrix &w, int half)
+    {
+        const unsigned char *p = own + (scales + half) * 512;
+        if (!w.scales_are_bf16)
+            return *(const float4 *)p;
+        uint2 pairs = *(const uint2 *)(p + threadIdx.x % 32 / 4 % 2 * 8);
+        return make_float4(__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xffff0000u),
+                           __uint_as_float(pairs.y << 16), __uint_as_float(pairs.y & 0xffff0000u));
+    }
+};
+
+/* Two e4m3 numbers in the bits 8-15 and 24-31 of `word` as bf16: exponents moved into place, which
+ * divides by 2^120. */
+DEVICE uint32_t widen_f8(uint32_t word)
+{
+    uint32_t bits = (word >> 4 & 0x07f007f0u) | (word & 0x80008000u),
+             factor = 0x7b807b80u; /* 2^120 */
+    __nv_bfloat162 pair = __hmul2(*reinterpret_cast<__nv_bfloat162 *>(&bits),
+                                  *reinterpret_cast<__nv_bfloat162 *>(&factor));
+    return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+/* Numbers + 8 in bits 0-3 and 16-19 of `word` as bf16: 128 + number is exact, 136 away from it. */
+DEVICE uint32_t widen_i4(uint32_t word)
+{
+    uint32_t bits = (word & 0x000f000fu) | 0x43004300u, offset = 0xc308c308u; /* -136 */
+    __nv_bfloat162 pair = __hadd2(*reinterpret_cast<__nv_bfloat162 *>(&bits),
+                                  *reinterpret_cast<__nv_bfloat162 *>(&offset));
+    return *reinterpret_cast<uint32_t *>(&pair);
+}
+
+/* Four pairs of columns of a row from its words, in the order of input_pairs. */
+template <int TYPE> DEVICE void weight_pairs(uint32_t (&pair)[4], const uint32_t *words)
+{
+    if constexpr (TYPE == PRODUCT_BF16) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            pair[i] = words[i];
+    } else if constexpr (TYPE == PRODUCT_F8) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            pair[2 * i] = widen_f8(words[i] << 8);
+            pair[2 * i + 1] = widen_f8(words[i]);
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            pair[i] = widen_i4(words[0] >> 4 * i);
+    }
+}
+
+/* Columns 0 .. 7 of an input row in pairs as weight_pairs has them: BF16 01 23 45 67, F8 02 13 46 57,
+ * I4 04 15 26 37. */
+template <int TYPE> DEVICE uint4 input_pairs(uint4 x)
+{
+    if constexpr (TYPE == PRODUCT_F8)
+        return make_uint4(__byte_perm(x.x, x.y, 0x5410), __byte_perm(x.x, x.y, 0x7632),
+                          __byte_perm(x.z, x.w, 0x5410), __byte_perm(x.z, x.w, 0x7632));
+    if constexpr (TYPE == PRODUCT_I4)
+        return make_uint4(__byte_perm(x.x, x.z, 0x5410), __byte_perm(x.x, x.z, 0x7632),
+                          __byte_perm(x.y, x.w, 0x5410), __byte_perm(x.y, x.w, 0x7632));
+    return x;
+}
+
+/* sum[tile][NT][4] += the steps [begin, end) of a bundle; `ring` is this warp's. */
+template <int TYPE, int NT>
+static __device__ __forceinline__ void
+multiply_steps(float (&sum)[TILES][NT][4], unsigned char *ring, const cuda_matrix &w,
+               const bundle_view &v, const __nv_bfloat16 *const (&x)[NT], int begin, int end)
+{
+    using stage = stage<TYPE, NT>;
+    constexpr bool SCALES = TYPE != PRODUCT_BF16;
+    const int lane = threadIdx.x % 32;
+    auto ends_group = [&](int step) {
+        return SCALES && ((v.first + (step + 1) * STEP) % w.step == 0 || step + 1 == end);
+    };
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (begin + i < end)
+            stage::load(ring + i * stage::bytes + lane * 16, w, v, x, begin + i,
+                        ends_group(begin + i));
+        else
+            cp_async_commit();
+    }
+    float part[SCALES ? TILES : 1][NT][4] = {};
+    int slot = 0;
+    for (int step = begin; step < end; step++) {
+        const int ahead = step + STAGES - 1, free_slot = (slot + STAGES - 1) % STAGES;
+        if (ahead < end)
+            stage::load(ring + free_slot * stage::bytes + lane * 16, w, v, x, ahead,
+                        ends_group(ahead));
+        else
+            cp_async_commit();
+        cp_async_wait<STAGES - 1>();
+        const unsigned char *own = ring + slot * stage::bytes + lane * 16;
+        slot = (slot + 1) % STAGES;
+
+        uint32_t words[2][stage::words][4]; /* [low rows, high rows][word][tile] */
+#pragma unroll
+        for (int i = 0; i < 2 * stage::words; i++)
+            *(uint4 *)words[i % 2][i / 2] = *(const uint4 *)(own + i * 512);
+        constexpr int AT_ONCE = NT < 4 ? NT : 4; /* input tiles, for the registers' sake */
+#pragma unroll
+        for (int from = 0; from < NT; from += AT_ONCE) {
+            uint4 b[AT_ONCE];
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; i++)
+                b[i] = input_pairs<TYPE>(*(const uint4 *)(own + (stage::inputs + from + i) * 512));
+#pragma unroll
+            for (int j = 0; j < TILES; j++) {
+                uint32_t low[4], high[4], low_words[stage::words], high_words[stage::words];
+#pragma unroll
+                for (int i = 0; i < stage::words; i++) {
+                    low_words[i] = words[0][i][j];
+                    high_words[i] = words[1][i][j];
+                }
+                weight_pairs<TYPE>(low, low_words);
+                weight_pairs<TYPE>(high, high_words);
+                const uint32_t first[4] = {low[0], high[0], low[1], high[1]};
+                const uint32_t second[4] = {low[2], high[2], low[3], high[3]};
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) {
+                    float(&to)[4] = *(SCALES ? &part[SCALES ? j : 0][from + i] : &sum[j][from + i]);
+                    mma_m16n8k16_bf16(to, first, b[i].x, b[i].y);
+                    mma_m16n8k16_bf16(to, second, b[i].z, b[i].w);
+                }
+            }
+        }
+        if constexpr (SCALES) {
+            if (ends_group(step)) {
+                const float4 low = stage::row_scales(own, w, 0),
+                             high = stage::row_scales(own, w, 1);
+                const float lows[4] = {low.x, low.y, low.z, low.w},
+                            highs[4] = {high.x, high.y, high.z, high.w};
+#pragma unroll
+                for (int j = 0; j < TILES; j++)
+#pragma unroll
+                    for (int i = 0; i < NT; i++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++) {
+                            sum[j][i][e] += (e < 2 ? lows[j] : highs[j]) * part[j][i][e];
+                            part[j][i][e] = 0;
+                        }
+            }
+        }
+    }
+    cp_async_wait<0>();
+}
+
+/* Sums of the warps to sums[8 NT input rows][64 weight rows] in shared memory: after it, thread t has
+ * element t, t + threads, ... */
+template <int NT>
+static __device__ __forceinline__ void meet_warps(float *shared, const float (&sum)[TILES][NT][4])
+{
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+    float *mine = shared + warp * (NT * 8 * BUNDLE_ROWS);
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < NT; i++)
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            float *row = mine + (8 * i + 2 * c + e) * BUNDLE_ROWS;
+            *(float4 *)(row + 4 * g) =
+                make_float4(sum[0][i][e], sum[1][i][e], sum[2][i][e], sum[3][i][e]);
+            *(float4 *)(row + 32 + 4 * g) =
+                make_float4(sum[0][i][2 + e], sum[1][i][2 + e], sum[2][i][2 + e], sum[3][i][2 + e]);
+        }
+    __syncthreads();
+}
+
+template <int NT> DEVICE float warps_sum(const float *shared, int at)
+{
+    float x = 0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; warp++)
+        x += shared[warp * (NT * 8 * BUNDLE_ROWS) + at];
+    return x;
+}
+
+/* Steps of one warp: equal shares of those of the block; whole groups where there are scales. */
+DEVICE void warp_steps(int *begin, int *end, const cuda_matrix &w, const bundle_view &v, int part,
+                       int parts)
+{
+    int steps = (w.k + STEP - 1) / STEP;
+    if (w.scales == NULL) {
+        *begin = (int)((int64_t)steps * part / parts);
+        *end = (int)((int64_t)steps * (part + 1) / parts);
+        return;
+    }
+    int group_steps = w.step / STEP,
+        lead = v.first / STEP; /* steps of the first group held elsewhere */
+    int groups = (lead + steps + group_steps - 1) / group_steps;
+    *begin = max(0, (int)((int64_t)groups * part / parts) * group_steps - lead);
+    *end = min(steps, (int)((int64_t)groups * (part + 1) / parts) * group_steps - lead);
+}
+
+/* Shared memory: the rings of the warps, later their sums; a product of two matrices keeps both sums. */
+template <int TYPE, int NT> static __host__ __device__ constexpr size_t shared_bytes(int matrices)
+{
+    size_t ring = (size_t)WARPS * STAGES * stage<TYPE, NT>::bytes;
+    size_t sums = (size_t)matrices * WARPS * NT * 8 * BUNDLE_ROWS * sizeof(float);
+    return matrices > 1 ? ring + sums : ring > sums ? ring : sums;
+}
+
+template <int TYPE, int NT>
+static __global__ void __launch_bounds__(WARPS * 32, 2) product(const cuda_product p)
+{
+    DYNAMIC_SHARED(unsigned char, shared);
+    unsigned char *ring = shared + threadIdx.x / 32 * STAGES * stage<TYPE, NT>::bytes;
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+    const int bundles = (p.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS;
+    const int matrix = blockIdx.x / bundles, bundle = blockIdx.x % bundles,
+              first_row = blockIdx.z * NT * 8;
+    bundle_view v = view_bundle(p.w, matrix, bundle);
+    int begin, end;
+    warp_steps(&begin, &end, p.w, v, blockIdx.y * WARPS + warp, gridDim.y * WARPS);
+    const __nv_bfloat16 *x[NT];
+#pragma unroll
+    for (int i = 0; i < NT; i++) /* rows that are not there repeat the last */
+        x[i] = (const __nv_bfloat16 *)p.x +
+               (int64_t)min(first_row + 8 * i + g, p.rows - 1) * p.x_row + matrix * p.x_matrix +
+               8 * c;
+    float sum[TILES][NT][4] = {};
+    dependency_wait();
+    multiply_steps<TYPE, NT>(sum, ring, p.w, v, x, begin, end);
+    dependents_launch();
+    float *sums = (float *)shared;
+    meet_warps<NT>(sums, sum);
+
+    float *y = p.y + matrix * p.y_matrix + bundle * BUNDLE_ROWS;
+    const int rows = min(NT * 8, p.rows - first_row);
+    float *all = p.workspace + COUNTERS; /* [block of x and z][split][8 NT][64] */
+    const int block = blockIdx.z * gridDim.x + blockIdx.x;
+    float *own = all + ((int64_t)block * gridDim.y + blockIdx.y) * (NT * 8 * BUNDLE_ROWS);
+    for (int at = threadIdx.x; at < rows * BUNDLE_ROWS; at += WARPS * 32) {
+        float value = warps_sum<NT>(sums, at);
+        if (gridDim.y > 1)
+            own[at] = value;
+        else if (at % BUNDLE_ROWS < v.rows)
+            y[(first_row + at / BUNDLE_ROWS) * p.y_row + at % BUNDLE_ROWS] = value;
+    }
+    if (gridDim.y == 1)
+        return;
+    int *counter = (int *)p.workspace + block, *is_last = (int *)shared; /* the sums are read */
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0)
+        *is_last = atomicAdd(counter, 1) == (int)gridDim.y - 1;
+    __syncthreads();
+    if (!*is_last)
+        return;
+    __threadfence();
+    for (int at = threadIdx.x; at < rows * BUNDLE_ROWS; at += WARPS * 32) {
+        float value = 0;
+        for (int split = 0; split < (int)gridDim.y; split++)
+            value +=
+                __ldcg(all + ((int64_t)block * gridDim.y + split) * (NT * 8 * BUNDLE_ROWS) + at);
+        if (at % BUNDLE_ROWS < v.rows)
+            y[(first_row + at / BUNDLE_ROWS) * p.y_row + at % BUNDLE_ROWS] = value;
+    }
+    if (threadIdx.x == 0)
+        *counter = 0;
+}
+
+/* Both matrices of the first half of an expert, or the one of the second. */
+template <int TYPE, int NT, int IS_GATE_UP>
+static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cuda_expert_product p)
+{
+    DYNAMIC_SHARED(unsigned char, shared);
+    unsigned char *ring = shared + threadIdx.x / 32 * STAGES * stage<TYPE, NT>::bytes;
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+    dependency_wait();
+    if ((int)blockIdx.y >= *p.n_active)
+        return;
+    const int expert = p.expert[blockIdx.y], first = p.begin[expert],
+              n_rows = p.begin[expert + 1] - first;
+    const cuda_matrix &w = p.product.w;
+    const bundle_view v = view_bundle(w, expert, blockIdx.x);
+    int begin, end;
+    warp_steps(&begin, &end, w, v, warp, WARPS);
+    /* the sums of gate stay while the ring serves up */
+    float *sums = (float *)(shared + (IS_GATE_UP ? WARPS * STAGES * stage<TYPE, NT>::bytes : 0));
+    for (int from = 0; from < n_rows; from += NT * 8) {
+        const __nv_bfloat16 *x[NT];
+#pragma unroll
+        for (int i = 0; i < NT; i++) {
+            int pair = p.pair[first + min(from + 8 * i + g, n_rows - 1)];
+            x[i] = (const __nv_bfloat16 *)p.product.x +
+                   (int64_t)(pair / p.choices) * p.product.x_row + 8 * c;
+        }
+#pragma unroll 1
+        for (int which = 0; which <= IS_GATE_UP; which++) {
+            float sum[TILES][NT][4] = {};
+            multiply_steps<TYPE, NT>(sum, ring, which == 0 ? w : p.up,
+                                     view_bundle(which == 0 ? w : p.up, expert, blockIdx.x), x,
+                                     begin, end);
+            meet_warps<NT>(sums + which * WARPS * NT * 8 * BUNDLE_ROWS, sum);
+        }
+        const int rows = min(NT * 8, n_rows - from);
+        for (int at = threadIdx.x; at < rows * BUNDLE_ROWS; at += WARPS * 32) {
+            const int pair = p.pair[first + from + at / BUNDLE_ROWS],
+                      column = blockIdx.x * BUNDLE_ROWS + at % BUNDLE_ROWS;
+            float value = warps_sum<NT>(sums, at);
+            if constexpr (IS_GATE_UP) { /* columns past the last fill the row up with zeros */
+                float other = warps_sum<NT>(sums + WARPS * NT * 8 * BUNDLE_ROWS, at);
+                float h = value / (1 + __expf(-value)) * other;
+                ((__nv_bfloat16 *)p.product.y)[pair * p.product.y_row + column] =
+                    __float2bfloat16(column < w.n ? h : 0);
+            } else if (column < w.n) {
+                p.product.y[pair * p.product.y_row + column] = value;
+            }
+        }
+        __syncthreads(); /* the next round's copies may land where the sums are */
+    }
+    dependents_launch();
+}
+
+DEVICE float word_number(const cuda_matrix &w, const unsigned char *block, int line_bytes, int row,
+                         int column)
+{
+    const unsigned char *line;
+    switch (w.type) {
+    case PRODUCT_F32:
+        return *(const float *)(block + (int64_t)column * line_bytes + row * 4);
+    case PRODUCT_F16:
+        return __half2float(*(const __half *)(block + (int64_t)column * line_bytes + row * 2));
+    case PRODUCT_BF16:
+        line = block + (int64_t)(column / 2) * line_bytes + row * 4 + column % 2 * 2;
+        return __bfloat162float(*(const __nv_bfloat16 *)line);
+    case PRODUCT_F8: {
+        uint32_t byte = block[(int64_t)(column / 4) * line_bytes + row * 4 + column % 4];
+        /* exponent and mantissa in place, 2^-120 too small; NaN is all ones */
+        float small = __uint_as_float((byte & 0x80) << 24 | (byte & 0x7f) << 20);
+        return (byte & 0x7f) == 0x7f ? NAN : small * 0x1p120f;
+    }
+    default: {
+        uint32_t byte = block[(int64_t)(column / 8) * line_bytes + row * 4 + column % 8 / 2];
+        return (float)((int)(byte >> (column % 2 * 4) & 15) - 8);
+    }
+    }
+}
+
+/* Grid (blocks of 16 rows x matrices, input rows); a warp's two halves take every other column. */
+static __global__ void __launch_bounds__(128) plain(const cuda_product p)
+{
+    DYNAMIC_SHARED(float, shared);
+    const int blocks = (p.w.n + 15) / 16, matrix = blockIdx.x / blocks, block = blockIdx.x % blocks;
+    const int row = threadIdx.x % 16, part = threadIdx.x / 16;
+    dependency_wait();
+    bundle_view v = view_bundle(p.w, matrix, block / 4);
+    const int word = p.w.type == PRODUCT_F16 ? 2 : 4, columns = line_columns(p.w.type);
+    const int lines = (p.w.k + columns - 1) / columns, line_bytes = v.line_bytes / 4 * word;
+    const unsigned char *data = (const unsigned char *)p.w.data + matrix * p.w.matrix_bytes +
+                                (int64_t)(block / 4 * 4) * lines * 16 * word +
+                                block % 4 * 16 * word;
+    const float *x = (const float *)p.x + blockIdx.y * p.x_row + matrix * p.x_matrix;
+    float sum = 0;
+    for (int k = part; k < p.w.k; k += 8) {
+        float weight = word_number(p.w, data, line_bytes, row, k);
+        if (p.w.scales != NULL)
+            weight *= row_scale(p.w, v, block % 4 * 16 + row, (v.first + k) / p.w.step);
+        sum = fmaf(weight, x[k], sum);
+    }
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    if (part == 0 && block * 16 + row < p.w.n) {
+        sum = 0;
+        for (int i = 0; i < 8; i++)
+            sum += shared[i * 16 + row];
+        p.y[blockIdx.y * p.y_row + matrix * p.y_matrix + block * 16 + row] = sum;
+    }
+}
+
+static __global__ void __launch_bounds__(256)
+    round_inputs(__nv_bfloat16 *y, const float *x, int64_t x_row, int columns, int padded)
+{
+    dependency_wait();
+    const float *from = x + blockIdx.x * x_row;
+    __nv_bfloat16 *to = y + (int64_t)blockIdx.x * padded;
+    for (int i = threadIdx.x; i < padded; i += blockDim.x)
+        to[i] = __float2bfloat16(i < columns ? from[i] : 0);
+}
+
+int cuda_round_inputs(void *y, const float *x, int64_t x_row, int64_t rows, int columns,
+                      cudaStream_t stream)
+{
+    if (rows == 0)
+        return cudaSuccess;
+    int padded =
+        (columns + PRODUCT_INPUT_ALIGNMENT - 1) / PRODUCT_INPUT_ALIGNMENT * PRODUCT_INPUT_ALIGNMENT;
+    return launch_dependent(round_inputs, dim3((unsigned)rows), dim3(256), 0, stream,
+                            (__nv_bfloat16 *)y, x, x_row, columns, padded);
+}
+
+size_t cuda_product_workspace_bytes(void)
+{
+    return (WORKSPACE_FLOATS + COUNTERS) * sizeof(float);
+}
+
+int cuda_product_tensor_takes(const struct cuda_matrix *w)
+{
+    if (w->type == PRODUCT_BF16)
+        return 1;
+    return (w->type == PRODUCT_F8 || w->type == PRODUCT_I4) && w->step % STEP == 0 &&
+           w->first % STEP == 0 && w->shift % STEP == 0;
+}
+
+template <int TYPE, int NT>
+static cudaError_t launch_product(const struct cuda_product *p, cudaStream_t stream)
+{
+    int bundles = (p->w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS * p->w.count,
+        chunks = (p->rows + NT * 8 - 1) / (NT * 8);
+    int64_t blocks = (int64_t)bundles * chunks;
+    /* enough blocks for every processor, as long as each warp has some steps */
+    int splits = (int)(2 * p->n_processors / blocks), most = p->w.k / STEP / WARPS / 2;
+    splits = splits > most ? most : splits;
+    if (splits < 2 || blocks > COUNTERS ||
+        blocks * splits * NT * 8 * BUNDLE_ROWS > WORKSPACE_FLOATS)
+        splits = 1;
+    return launch_dependent(product<TYPE, NT>, dim3(bundles, splits, chunks), dim3(WARPS * 32),
+                            shared_bytes<TYPE, NT>(1), stream, *p);
+}
+
+template <int TYPE>
+static cudaError_t launch_type(const struct cuda_product *p, cudaStream_t stream)
+{
+    if (p->rows <= 8)
+        return launch_product<TYPE, 1>(p, stream);
+    if (p->rows <= 16)
+        return launch_product<TYPE, 2>(p, stream);
+    if constexpr (TYPE == PRODUCT_BF16)
+        if (p->rows > 32)
+            return launch_product<TYPE, 8>(p, stream);
+    return launch_product<TYPE, 4>(p, stream);
+}
+
+int cuda_product_tensor(const struct cuda_product *p, cudaStream_t stream)
+{
+    if (p->rows == 0 || p->w.n == 0 || p->w.count == 0)
+        return cudaSuccess;
+    switch (p->w.type) {
+    case PRODUCT_BF16:
+        return launch_type<PRODUCT_BF16>(p, stream);
+    case PRODUCT_F8:
+        return launch_type<PRODUCT_F8>(p, stream);
+    case PRODUCT_I4:
+        return launch_type<PRODUCT_I4>(p, stream);
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+int cuda_product_plain(const struct cuda_product *p, cudaStream_t stream)
+{
+    if (p->rows == 0 || p->w.n == 0 || p->w.count == 0)
+        return cudaSuccess;
+    return launch_dependent(plain, dim3((p->w.n + 15) / 16 * p->w.count, p->rows), dim3(128),
+                            128 * sizeof(float), stream, *p);
+}
+
+template <int TYPE, int NT, int IS_GATE_UP>
+static cudaError_t launch_experts(const struct cuda_expert_product *p, cudaStream_t stream)
+{
+    return launch_dependent(product_experts<TYPE, NT, IS_GATE_UP>,
+                            dim3((p->product.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS, p->max_active),
+                            dim3(WARPS * 32), shared_bytes<TYPE, NT>(1 + IS_GATE_UP), stream, *p);
+}
+
+template <int IS_GATE_UP>
+static cudaError_t choose_experts(const struct cuda_expert_product *p, cudaStream_t stream)
+{
+    if (p->product.rows == 0 || p->max_active == 0)
+        return cudaSuccess;
+    /* twice the rows of an expert with an equal share; more take several turns over its weights */
+    int rows = 2 * p->product.rows / p->max_active;
+    switch (p->product.w.type) {
+    case PRODUCT_BF16:
+        return rows <= 8    ? launch_experts<PRODUCT_BF16, 1, IS_GATE_UP>(p, stream)
+               : rows <= 16 ? launch_experts<PRODUCT_BF16, 2, IS_GATE_UP>(p, stream)
+                            : launch_experts<PRODUCT_BF16, 4, IS_GATE_UP>(p, stream);
+    case PRODUCT_F8:
+        return rows <= 8 ? launch_experts<PRODUCT_F8, 1, IS_GATE_UP>(p, stream)
+                         : launch_experts<PRODUCT_F8, 2, IS_GATE_UP>(p, stream);
+    case PRODUCT_I4:
+        return rows <= 8 ? launch_experts<PRODUCT_I4, 1, IS_GATE_UP>(p, stream)
+                         : launch_experts<PRODUCT_I4, 2, IS_GATE_UP>(p, stream);
+    default:
+        return cudaErrorInvalidValue;
+    }
+}
+
+int cuda_experts_gate_up(const struct cuda_expert_product *p, cudaStream_t stream)
+{
+    return choose_experts<1>(p, stream);
+}
+
+int cuda_experts_down(const struct cuda_expert_product *p, cudaStream_t stream)
+{
+    return choose_experts<0>(p, stream);
+}
