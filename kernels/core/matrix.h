@@ -95,6 +95,7 @@ struct matrix_scales {
 struct matrix {
     void *data;       /* packed; device memory owned by an arena */
     enum dtype dtype; /* F32, F16, BF16, F8_E4M3, I8 or I4: multiplied from as it is stored */
+    enum dtype input; /* BF16: weights of BF16 take input rows rounded to it; else F32 */
     int count;
     int64_t n, k;
     struct units units;

@@ -151,11 +151,15 @@ static __global__ void __launch_bounds__(MERGE_THREADS *MERGE_WAYS)
     }
     const float scale = l == 0 ? 0 : 1 / l;
     const size_t row = (size_t)sequence * n_queries + query;
-    uint2 packed =
-        make_uint2(pack_bf16(o.x * scale, o.y * scale), pack_bf16(o.z * scale, o.w * scale));
-    *(uint2 *)(args.o + row * DECODE_D_C + 4 * thread) = packed;
+    const size_t at = row * DECODE_D_C + 4 * thread;
+    o = make_float4(o.x * scale, o.y * scale, o.z * scale, o.w * scale);
+    if (args.o_is_f32)
+        *(float4 *)((float *)args.o + at) = o;
+    else
+        *(uint2 *)((__nv_bfloat16 *)args.o + at) =
+            make_uint2(pack_bf16(o.x, o.y), pack_bf16(o.z, o.w));
     if (thread == 0)
-        args.lse[row] = l == 0 ? -INFINITY : reference + logf(l);
+        decode_store_lse(args, (int64_t)row, l == 0 ? -INFINITY : reference + logf(l));
 }
 
 size_t cuda_decode_plan_bytes(int n_sequences, int n_processors)
@@ -206,8 +210,11 @@ int cuda_attention_decode(const struct cuda_attention_decode *params,
     args.n_parts = plan->n_parts;
     args.q = (const __nv_bfloat16 *)params->q;
     args.scale_log2 = params->scale / LN_2;
-    args.o = (__nv_bfloat16 *)params->o;
+    args.o = params->o;
+    args.o_is_f32 = params->o_is_f32;
     args.lse = params->lse;
+    args.ones = params->ones;
+    args.table_row = params->table_row;
     args.partial_lse = (float *)params->workspace;
     size_t slots = (size_t)n_groups(n_queries) * plan->n_parts * 2 * columns;
     args.partial_o = args.partial_lse + slots;

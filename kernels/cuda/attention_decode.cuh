@@ -15,13 +15,14 @@ enum {
 
 /* What a kernel needs to know; passed by value. */
 struct decode_args {
-    const int *table, *position, *bound;
+    const int *table, *table_row, *position, *bound;
     int table_stride;
     int n_sequences, n_tokens, n_heads, n_parts;
     const __nv_bfloat16 *q;
     float scale_log2; /* scale x log2 e: exponentials are powers of 2 */
-    __nv_bfloat16 *o;
-    float *lse;
+    void *o;
+    int o_is_f32;
+    float *lse, *ones;
     float *partial_o;   /* [groups][n_parts][2][columns][512] */
     float *partial_lse; /* [groups][n_parts][2][columns]      */
 };
@@ -40,6 +41,19 @@ DEVICE int decode_rows(const decode_args &args, int sequence)
 DEVICE int decode_pages(int rows)
 {
     return max(1, (rows + 63) / 64); /* an idle sequence still writes its zeros */
+}
+
+DEVICE const int *decode_table(const decode_args &args, int sequence)
+{
+    int row = args.table_row == NULL ? sequence : args.table_row[sequence * args.n_tokens];
+    return args.table + (int64_t)row * args.table_stride;
+}
+
+DEVICE void decode_store_lse(const decode_args &args, int64_t query, float lse)
+{
+    args.lse[query] = lse;
+    if (args.ones != NULL)
+        args.ones[query] = 1;
 }
 
 /* The next run of this part at or after `sequence`; 0 when there is none. */

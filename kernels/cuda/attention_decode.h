@@ -35,13 +35,17 @@ struct cuda_attention_decode {
     const void *q;    /* bf16 [n_sequences, n_tokens, n_heads, 576] dense               */
     const void *rows; /* bf16 [n_pages, 64, 576]: the cache of one layer                */
     int64_t n_pages;
-    const int *table; /* [n_sequences, table_stride] pages of each sequence              */
+    const int *table; /* [.., table_stride] pages of each sequence */
     int table_stride;
+    const int *
+        table_row; /* [n_sequences * n_tokens]: the row of `table` of a token's sequence; NULL: its number */
     const int *position; /* [n_sequences, n_tokens]; a token sees rows 0 .. position; -1: nothing */
     float scale;         /* of q . k                                                        */
-    void *o;             /* bf16 [n_sequences, n_tokens, n_heads, 512]                      */
-    float *lse;          /* [n_sequences, n_tokens, n_heads] ln of the sum of exp(scale q . k) */
-    void *workspace;     /* cuda_decode_workspace_bytes                                */
+    void *o;             /* [n_sequences, n_tokens, n_heads, 512], bf16 or f32                 */
+    int o_is_f32;
+    float *lse;      /* [n_sequences, n_tokens, n_heads] ln of the sum of exp(scale q . k)  */
+    float *ones;     /* as lse, set to 1: with it o and lse are a softmax state; NULL: none */
+    void *workspace; /* cuda_decode_workspace_bytes                                */
 };
 
 /* Bytes of device memory for a plan, and for the unfinished sums of cut sequences.  Any n_tokens >= 1. */

@@ -60,7 +60,7 @@ static __device__ void produce(const decode_args &args, const tensor_map *q_map,
     int q_parity = 0;
     decode_run run;
     for (int next = 0; decode_next_run(&run, args, blockIdx.y, next); next = run.sequence + 1) {
-        const int *table = args.table + (size_t)run.sequence * args.table_stride;
+        const int *table = decode_table(args, run.sequence);
         for (int page = run.begin; page < run.end; page++) {
             int y = max(table[page], 0) * 64;
             for (int tile = 0; tile < ROW_TILES; tile++) {
@@ -253,7 +253,7 @@ static __device__ __forceinline__ void finish_run(narrow_state<N> &state, const 
         if (group == 0 && warp == 0 && lane < 4 && column < n_columns) {
             float lse = l == 0 ? -INFINITY : (m + log2f(l)) * LN_2;
             if (run.is_whole)
-                args.lse[row + column] = lse;
+                decode_store_lse(args, (int64_t)(row + column), lse);
             else
                 args.partial_lse[slot * N + column] = lse;
         }
@@ -283,8 +283,11 @@ static __device__ __forceinline__ void finish_run(narrow_state<N> &state, const 
             int column = (i0 + i) / 4 * 8 + 2 * (lane % 4) + i % 2;
             if (column >= n_columns)
                 continue;
-            if (run.is_whole)
-                args.o[(row + column) * DECODE_D_C + value] = __float2bfloat16(x);
+            if (run.is_whole && !args.o_is_f32)
+                ((__nv_bfloat16 *)args.o)[(row + column) * DECODE_D_C + value] =
+                    __float2bfloat16(x);
+            else if (run.is_whole)
+                ((float *)args.o)[(row + column) * DECODE_D_C + value] = x;
             else
                 args.partial_o[(slot * N + column) * DECODE_D_C + value] = x;
         }

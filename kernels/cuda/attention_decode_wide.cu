@@ -63,7 +63,7 @@ static __device__ void produce(const decode_args &args, const tensor_map *q_map,
     int parity[2] = {0, 0}, q_parity = 0;
     decode_run run;
     for (int next = 0; decode_next_run(&run, args, blockIdx.y, next); next = run.sequence + 1) {
-        const int *table = args.table + (size_t)run.sequence * args.table_stride;
+        const int *table = decode_table(args, run.sequence);
         for (int page = run.begin; page < run.end; page += 2) {
             int has_second = page + 1 < run.end;
             int y0 = max(table[page], 0) * 64, y1 = has_second ? max(table[page + 1], 0) * 64 : 0;
@@ -350,20 +350,21 @@ static __device__ void consume(const decode_args &args, unsigned char *shared,
             float lse = sum == 0 ? -INFINITY : (reference[h] + log2f(sum)) * LN_2;
             if (GROUP == 0 && lane % 4 == 0) {
                 if (run.is_whole)
-                    args.lse[first_query + query] = lse;
+                    decode_store_lse(args, (int64_t)(first_query + query), lse);
                 else
                     args.partial_lse[slot * M + row] = lse;
             }
             size_t column = GROUP * 256 + 2 * (lane % 4);
-            __nv_bfloat16 *whole = args.o + (first_query + query) * DECODE_D_C + column;
-            float *partial = args.partial_o + (slot * M + row) * DECODE_D_C + column;
+            size_t at = (first_query + query) * DECODE_D_C + column;
+            float *to = run.is_whole ? (float *)args.o + at
+                                     : args.partial_o + (slot * M + row) * DECODE_D_C + column;
 #pragma unroll
             for (int j = 0; j < 32; j++) {
                 float x = o[4 * j + 2 * h] * scale, y = o[4 * j + 2 * h + 1] * scale;
-                if (run.is_whole)
-                    *(uint32_t *)(whole + 8 * j) = pack_bf16(x, y);
+                if (run.is_whole && !args.o_is_f32)
+                    *(uint32_t *)((__nv_bfloat16 *)args.o + at + 8 * j) = pack_bf16(x, y);
                 else
-                    *(float2 *)(partial + 8 * j) = make_float2(x, y);
+                    *(float2 *)(to + 8 * j) = make_float2(x, y);
             }
         }
     }

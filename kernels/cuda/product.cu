@@ -27,7 +27,8 @@ enum {
     WARPS = 4,
     STAGES = 4, /* steps on their way from memory */
     WORKSPACE_FLOATS = 4 << 20,
-    COUNTERS = 65536
+    COUNTERS = 65536,
+    PLAIN_THREADS = 128
 };
 
 static __host__ __device__ constexpr int line_columns(int type)
@@ -455,35 +456,64 @@ DEVICE float word_number(const cuda_matrix &w, const unsigned char *block, int l
     }
 }
 
-/* Grid (blocks of 16 rows x matrices, input rows); a warp's two halves take every other column. */
-static __global__ void __launch_bounds__(128) plain(const cuda_product p)
+/* Sums of 16 rows of one matrix with one input row: thread 16 i + r has row r, every eighth column from i on;
+ * the first 16 threads get the sums.  `shared` holds PLAIN_THREADS floats. */
+static __device__ float plain_sum(float *shared, const cuda_matrix &w, int matrix, int block,
+                                  const float *x)
+{
+    const int row = threadIdx.x % 16, part = threadIdx.x / 16;
+    const bundle_view v = view_bundle(w, matrix, block / 4);
+    const int word = w.type == PRODUCT_F16 ? 2 : 4, columns = line_columns(w.type);
+    const int lines = (w.k + columns - 1) / columns, line_bytes = v.line_bytes / 4 * word;
+    const unsigned char *data = (const unsigned char *)w.data + matrix * w.matrix_bytes +
+                                (int64_t)(block / 4 * 4) * lines * 16 * word +
+                                block % 4 * 16 * word;
+    float sum = 0;
+    for (int k = part; k < w.k; k += PLAIN_THREADS / 16) {
+        float weight = word_number(w, data, line_bytes, row, k);
+        if (w.scales != NULL)
+            weight *= row_scale(w, v, block % 4 * 16 + row, (v.first + k) / w.step);
+        sum = fmaf(weight, x[k], sum);
+    }
+    __syncthreads();
+    shared[threadIdx.x] = sum;
+    __syncthreads();
+    sum = 0;
+    for (int i = row; i < PLAIN_THREADS; i += 16)
+        sum += shared[i];
+    return sum;
+}
+
+/* Grid (blocks of 16 rows x matrices, input rows) */
+static __global__ void __launch_bounds__(PLAIN_THREADS) plain(const cuda_product p)
 {
     DYNAMIC_SHARED(float, shared);
     const int blocks = (p.w.n + 15) / 16, matrix = blockIdx.x / blocks, block = blockIdx.x % blocks;
-    const int row = threadIdx.x % 16, part = threadIdx.x / 16;
     dependency_wait();
-    bundle_view v = view_bundle(p.w, matrix, block / 4);
-    const int word = p.w.type == PRODUCT_F16 ? 2 : 4, columns = line_columns(p.w.type);
-    const int lines = (p.w.k + columns - 1) / columns, line_bytes = v.line_bytes / 4 * word;
-    const unsigned char *data = (const unsigned char *)p.w.data + matrix * p.w.matrix_bytes +
-                                (int64_t)(block / 4 * 4) * lines * 16 * word +
-                                block % 4 * 16 * word;
     const float *x = (const float *)p.x + blockIdx.y * p.x_row + matrix * p.x_matrix;
-    float sum = 0;
-    for (int k = part; k < p.w.k; k += 8) {
-        float weight = word_number(p.w, data, line_bytes, row, k);
-        if (p.w.scales != NULL)
-            weight *= row_scale(p.w, v, block % 4 * 16 + row, (v.first + k) / p.w.step);
-        sum = fmaf(weight, x[k], sum);
-    }
-    shared[threadIdx.x] = sum;
-    __syncthreads();
-    if (part == 0 && block * 16 + row < p.w.n) {
-        sum = 0;
-        for (int i = 0; i < 8; i++)
-            sum += shared[i * 16 + row];
-        p.y[blockIdx.y * p.y_row + matrix * p.y_matrix + block * 16 + row] = sum;
-    }
+    const float sum = plain_sum(shared, p.w, matrix, block, x);
+    const int row = block * 16 + threadIdx.x;
+    if (threadIdx.x < 16 && row < p.w.n)
+        p.y[blockIdx.y * p.y_row + matrix * p.y_matrix + row] = sum;
+}
+
+/* Grid (blocks of 16 rows, pairs): both matrices of the first half of an expert, or that of the second. */
+template <int IS_GATE_UP>
+static __global__ void __launch_bounds__(PLAIN_THREADS)
+    plain_experts(const cuda_expert_product p, const int *ids, int first)
+{
+    DYNAMIC_SHARED(float, shared);
+    dependency_wait();
+    const int pair = blockIdx.y, expert = ids[pair] - first;
+    if (expert < 0 || expert >= p.product.w.count)
+        return;
+    const float *x = (const float *)p.product.x + (int64_t)(pair / p.choices) * p.product.x_row;
+    float sum = plain_sum(shared, p.product.w, expert, blockIdx.x, x);
+    if constexpr (IS_GATE_UP)
+        sum = sum / (1 + expf(-sum)) * plain_sum(shared, p.up, expert, blockIdx.x, x);
+    const int row = blockIdx.x * 16 + threadIdx.x;
+    if (threadIdx.x < 16 && row < p.product.w.n)
+        p.product.y[pair * p.product.y_row + row] = sum;
 }
 
 static __global__ void __launch_bounds__(256)
@@ -612,4 +642,27 @@ int cuda_experts_gate_up(const struct cuda_expert_product *p, cudaStream_t strea
 int cuda_experts_down(const struct cuda_expert_product *p, cudaStream_t stream)
 {
     return choose_experts<0>(p, stream);
+}
+
+template <int IS_GATE_UP>
+static int launch_plain_experts(const struct cuda_expert_product *p, const int *ids, int first,
+                                cudaStream_t stream)
+{
+    if (p->product.rows == 0 || p->product.w.count == 0)
+        return cudaSuccess;
+    return launch_dependent(plain_experts<IS_GATE_UP>,
+                            dim3((p->product.w.n + 15) / 16, p->product.rows), dim3(PLAIN_THREADS),
+                            PLAIN_THREADS * sizeof(float), stream, *p, ids, first);
+}
+
+int cuda_experts_plain_gate_up(const struct cuda_expert_product *p, const int *ids, int first,
+                               cudaStream_t stream)
+{
+    return launch_plain_experts<1>(p, ids, first, stream);
+}
+
+int cuda_experts_plain_down(const struct cuda_expert_product *p, const int *ids, int first,
+                            cudaStream_t stream)
+{
+    return launch_plain_experts<0>(p, ids, first, stream);
 }

@@ -78,6 +78,13 @@ int cuda_product_plain(const struct cuda_product *p, struct CUstream_st *stream)
 int cuda_experts_gate_up(const struct cuda_expert_product *p, struct CUstream_st *stream);
 int cuda_experts_down(const struct cuda_expert_product *p, struct CUstream_st *stream);
 
+/* The same without tensor cores, x and h in f32, for any type; ids[rows] of the pairs, `first` local expert.
+ * The lists are not used. */
+int cuda_experts_plain_gate_up(const struct cuda_expert_product *p, const int *ids, int first,
+                               struct CUstream_st *stream);
+int cuda_experts_plain_down(const struct cuda_expert_product *p, const int *ids, int first,
+                            struct CUstream_st *stream);
+
 #ifdef __cplusplus
 }
 #endif

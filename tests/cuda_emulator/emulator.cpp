@@ -487,6 +487,7 @@ static block_state *state_open()
     b->fibers = new fiber[MAX_THREADS]();
     b->warps = new warp[MAX_WARPS]();
 #ifdef EMULATOR_TSAN
+    b->proxy_tsan = __tsan_create_fiber(0);
     for (void *&copier : b->copier_tsan)
         copier = __tsan_create_fiber(0);
 #endif

@@ -129,6 +129,7 @@ struct barrier {
 
 struct mbarrier {
     const uint64_t *at;
+    int initializer; /* the thread that must also fence, or -1 after it has */
     int count, pending;
     int64_t bytes;
     unsigned phase;
@@ -163,6 +164,10 @@ struct block_state {
     void *main_tsan, *copier_tsan[COPIERS];
     unsigned n_copied;
     uint64_t start, end; /* addresses that TSan orders launches by */
+    /* To TSan the reads of wgmma are those of one more thread, which knows of others' writes only what they
+     * have fenced, and of tensor copies; and of this thread others know when they have waited for wgmma. */
+    void *proxy_tsan;
+    uint64_t fenced, proxy_done;
 };
 
 extern __thread block_state *current;

@@ -52,6 +52,7 @@ static void mbarrier_complete(uint64_t *bar, int bytes)
 {
     mbarrier &b = mbarrier_find(bar, "the end of a bulk copy");
     order_before(bar);
+    order_before(&current->fenced);
     b.bytes -= bytes;
     phase_check(b);
 }
@@ -112,7 +113,9 @@ void tensor_load(void *to, const tensor_map *map, uint64_t *bar, int dimensions,
                "offset %u",
                address - SHARED_BASE);
     shared_at(address, (size_t)contents.box_rows * BOX_COLUMNS * 2, "tma_load");
-    mbarrier_find(bar, "tma_load");
+    if (mbarrier_find(bar, "tma_load").initializer >= 0)
+        misuse("tma_load: no mbarrier_init_fence followed the init of the mbarrier at offset %td",
+               (unsigned char *)bar - current->place.shared);
     own_memory own;
     bulk_operation operation = {tensor_copy, (unsigned char *)to, bar, {}, x, y, z};
     memcpy(operation.map, map->opaque, sizeof operation.map);
@@ -138,7 +141,15 @@ void mbarrier_init(uint64_t *bar, int count)
         misuse("mbarrier_init: the mbarrier at offset %u is initialized already",
                address - SHARED_BASE);
     *bar = mark + current->mbarriers.size();
-    current->mbarriers.push_back({bar, count, count, 0, 0});
+    current->mbarriers.push_back({bar, thread->number, count, count, 0, 0});
+}
+
+void mbarrier_init_fence()
+{
+    own_memory own;
+    for (mbarrier &b : current->mbarriers)
+        if (b.initializer == thread->number)
+            b.initializer = -1;
 }
 
 void mbarrier_arrive(uint64_t *bar)

@@ -42,6 +42,9 @@ enum planted {
     PRODUCT_HALF_A_WARPGROUP,
     PRODUCT_MISALIGNED_TILE,
     PRODUCT_LANES_DISAGREE,
+    PRODUCT_INIT_NOT_FENCED,
+    /* written_kernel */
+    WRITTEN_WITHOUT_FENCE,
     /* barrier_kernel */
     BARRIER_COUNT_TOO_HIGH,
     BARRIER_COUNTS_DIFFER,
@@ -237,7 +240,8 @@ static __global__ void product_kernel(const __grid_constant__ tensor_map a,
             mbarrier_init(full + i, 1);
             mbarrier_init(empty + i, BUG == PRODUCT_TOO_MANY_ARRIVALS ? 100 : 128);
         }
-        mbarrier_init_fence();
+        if (BUG != PRODUCT_INIT_NOT_FENCED)
+            mbarrier_init_fence();
     }
     __syncthreads();
     if (t >= 128) {
@@ -307,6 +311,59 @@ template <int BUG> static double ring_error()
     return product_error(a, b, c, 64, 64, PRODUCT_K);
 }
 
+/* c[64, 16] = a[64, 16] . b[16, 16]^T, b written by the threads: what wgmma reads must be fenced. */
+
+template <int BUG> static __global__ void written_kernel(const bf16 *a, const bf16 *b, float *c)
+{
+    DYNAMIC_SHARED(unsigned char, shared);
+    int t = (int)threadIdx.x;
+    uint32_t registers[4];
+    for (int i = 0; i < 4; i++)
+        memcpy(&registers[i],
+               a + (t / 32 * 16 + t % 32 / 4 + i % 2 * 8) * 16 + t % 4 * 2 + i / 2 * 8, 4);
+    for (int round = 0; round < 2; round++) { /* the second time over what the first has read */
+        for (int i = t; i < 16 * 16; i += 128) {
+            int row = i / 16, k = i % 16;
+            uint32_t at = (uint32_t)(row * 128 + k * 2);
+            *reinterpret_cast<bf16 *>(shared + swizzle_128(at)) = b[i];
+        }
+        if (BUG != WRITTEN_WITHOUT_FENCE || round == 0)
+            fence_proxy_async();
+        __syncthreads();
+        float d[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+        wgmma_fence();
+        wgmma_rs<16, 0>(d, registers, wgmma_descriptor(shared, 16, 1024), 1);
+        wgmma_commit();
+        wgmma_wait<0>();
+        __syncthreads();
+        for (int i = 0; i < 8; i++)
+            c[(t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8) * 16 + i / 4 * 8 + t % 4 * 2 + i % 2] =
+                d[i];
+    }
+}
+
+template <int BUG> static double written_error()
+{
+    static bf16 a[64 * 16], b[16 * 16];
+    static float c[64 * 16];
+    bf16 *device_a, *device_b;
+    float *device_c;
+    fill(a, 64 * 16);
+    fill(b, 16 * 16);
+    cudaMalloc(&device_a, sizeof a);
+    cudaMalloc(&device_b, sizeof b);
+    cudaMalloc(&device_c, sizeof c);
+    cudaMemcpy(device_a, a, sizeof a, cudaMemcpyHostToDevice);
+    cudaMemcpy(device_b, b, sizeof b, cudaMemcpyHostToDevice);
+    launch(written_kernel<BUG>, dim3(2), dim3(128), (size_t)2048, (cudaStream_t)0, device_a,
+           device_b, device_c);
+    cudaMemcpy(c, device_c, sizeof c, cudaMemcpyDeviceToHost);
+    cudaFree(device_a);
+    cudaFree(device_b);
+    cudaFree(device_c);
+    return product_error(a, b, c, 64, 16, 16);
+}
+
 /* Two of three warps meet at a barrier of their own. */
 
 template <int BUG> static __global__ void barrier_kernel(int *y)
@@ -343,7 +400,7 @@ template <int BUG> static double barrier_error()
 
 /* `finds`: in which modes it is found at least.  `is_race`: TSan sees it in one of them.  `text`: what one
  * report says. */
-enum finds { NEVER, SOMEWHERE, EVERYWHERE };
+enum finds { NEVER, BY_TSAN, SOMEWHERE, EVERYWHERE };
 struct bug {
     const char *name;
     double (*error)(); /* relative to what is allowed where that is not 0 */
@@ -400,6 +457,10 @@ static const struct bug bugs[] = {
      "aligned to 1024 bytes"},
     {"product: lanes disagree", ring_error<PRODUCT_LANES_DISAGREE>, EVERYWHERE, false,
      "different descriptors"},
+    {"product: init of mbarriers not fenced", ring_error<PRODUCT_INIT_NOT_FENCED>, EVERYWHERE,
+     false, "no mbarrier_init_fence"},
+    {"written operand, correct", written_error<NO_BUG>, NEVER, false, NULL},
+    {"written operand: not fenced", written_error<WRITTEN_WITHOUT_FENCE>, BY_TSAN, true, NULL},
     {"barrier, correct", barrier_error<NO_BUG>, NEVER, false, NULL},
     {"barrier: count too high", barrier_error<BARRIER_COUNT_TOO_HIGH>, EVERYWHERE, false,
      "deadlock"},
@@ -472,6 +533,7 @@ int main(int argc, char **argv)
                 memcpy(last, report, sizeof last);
         }
         bool is_good = bug.finds == NEVER       ? found == 0
+                       : bug.finds == BY_TSAN   ? has_race || found == 0
                        : bug.finds == SOMEWHERE ? found > 0
                                                 : found == MODES;
 #ifdef EMULATOR_TSAN

@@ -164,6 +164,7 @@ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
 /* Products of a warpgroup.  Each warp computes its 16 of the 64 rows, from a queue of its own. */
 
 enum { PRODUCT_N_MAX = 256, PRODUCT_K = 16, WARP_ROWS = 16 };
+enum { PRODUCT_CHUNKS_MAX = (PRODUCT_N_MAX + WARP_ROWS) * PRODUCT_K / 8 };
 
 /* What accumulators hold while a product is on its way: a signalling NaN, which all arithmetic changes. */
 static const uint32_t in_flight = 0x7fa0f117u;
@@ -185,6 +186,38 @@ static void check_descriptor(uint64_t descriptor, const char *name)
                (unsigned)(descriptor >> 3 & 7));
 }
 
+#ifdef EMULATOR_TSAN
+static __thread const unsigned char *chunks_read[PRODUCT_CHUNKS_MAX];
+static __thread int n_chunks_read;
+
+/* By the warp's last thread, in a meeting; once more by the asynchronous proxy: proxy_reads. */
+static void product_reads(const unsigned char *at)
+{
+    kernel_memory read;
+    kernel_reads(at, 16);
+    chunks_read[n_chunks_read++] = at;
+}
+
+static void proxy_reads()
+{
+    void *me = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(current->proxy_tsan, 1);
+    order_after(&current->start);
+    order_after(&current->fenced);
+    for (; n_chunks_read > 0; n_chunks_read--)
+        kernel_reads(chunks_read[n_chunks_read - 1], 16);
+    order_before(&current->proxy_done);
+    __tsan_switch_to_fiber(me, 1);
+}
+#else
+static void product_reads(const unsigned char *)
+{
+}
+static void proxy_reads()
+{
+}
+#endif
+
 /* 8 numbers that lie side by side: of K-major operands (row, k .. k + 7), of transposed ones
  * (row .. row + 7, k).  The swizzle is of absolute addresses. */
 static void chunk_load(float *to, uint64_t descriptor, bool is_transposed, int row, int k)
@@ -197,10 +230,7 @@ static void chunk_load(float *to, uint64_t descriptor, bool is_transposed, int r
                            ? start + r / 64 * leading + r % 64 * 2 + c / 8 * stride + c % 8 * 128
                            : start + r / 8 * stride + r % 8 * 128 + c * 2;
     const unsigned char *at = shared_at(swizzle_128(address), 16, "wgmma");
-    {
-        kernel_memory read; /* chunk_load runs in a meeting */
-        kernel_reads(at, 16);
-    }
+    product_reads(at);
     uint16_t numbers[8];
     memcpy(numbers, at, sizeof numbers);
     for (int i = 0; i < 8; i++)
@@ -294,6 +324,7 @@ static void product_run(wgmma_operation &operation)
     else
         operand_load(a, operation.a, operation.a_transposed, rows_begin, WARP_ROWS);
     operand_load(b, operation.b, operation.b_transposed, 0, n);
+    proxy_reads();
     if (!operation.accumulate)
         memset(sums, 0, sizeof(float) * (size_t)(WARP_ROWS * n));
     for (int r = 0; r < WARP_ROWS; r++)
@@ -355,6 +386,11 @@ void emulator::product_issue(int n, float *d, const uint32_t *a_registers, uint6
     warp_meet(all_lanes, "wgmma", &input, sizeof input, issue_lead);
 }
 
+void fence_proxy_async()
+{
+    order_before(&current->fenced);
+}
+
 void wgmma_fence()
 {
     warp_meet(all_lanes, "wgmma_fence", NULL, 0,
@@ -379,4 +415,5 @@ void emulator::products_wait(int groups_left)
             }
         },
         true);
+    order_after(&current->proxy_done);
 }

@@ -96,9 +96,7 @@ void mma_m16n8k16_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint3
 /* mbarriers and tensor copies */
 
 void mbarrier_init(uint64_t *bar, int count);
-static inline void mbarrier_init_fence()
-{
-}
+void mbarrier_init_fence();
 void mbarrier_arrive(uint64_t *bar);
 void mbarrier_arrive_expect(uint64_t *bar, uint32_t bytes);
 void mbarrier_wait(uint64_t *bar, uint32_t parity);
@@ -144,9 +142,7 @@ static inline void tma_load_3d(void *shared, const tensor_map *map, uint64_t *ba
     emulator::tensor_load(shared, map, bar, 3, x, y, z);
 }
 
-static inline void fence_proxy_async()
-{
-}
+void fence_proxy_async();
 static inline void named_barrier_sync(int id, int threads)
 {
     emulator::barrier_sync(id, threads);

@@ -1,0 +1,133 @@
+/* cuda_device.c - memory, copies and the stream of one GPU. */
+#include "kernels/cuda/cuda_device.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/cuda_ops.h"
+
+static struct {
+    int device, processors, syncs;
+    cudaStream_t stream;
+    void *buffer[CUDA_BUFFERS];
+    size_t buffer_bytes[CUDA_BUFFERS];
+} self;
+
+enum status cuda_device_open(int local_rank)
+{
+    int count = 0;
+    CUDA_TRY(cudaGetDeviceCount(&count));
+    if (count == 0)
+        FAIL(STATUS_DEVICE, "there is no CUDA device");
+    self.device = local_rank % count;
+    CUDA_TRY(cudaSetDevice(self.device));
+    int major = 0, minor = 0;
+    CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, self.device));
+    CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, self.device));
+    if (major != 9)
+        FAIL(STATUS_DEVICE, "device %d has compute capability %d.%d; the kernels are built for 9.0",
+             self.device, major, minor);
+    CUDA_TRY(cudaDeviceGetAttribute(&self.processors, cudaDevAttrMultiProcessorCount, self.device));
+    CUDA_TRY(cudaStreamCreateWithFlags(&self.stream, cudaStreamNonBlocking));
+    const char *syncs = getenv("LATENTRANK_DEBUG_SYNC");
+    self.syncs = syncs != NULL && strcmp(syncs, "1") == 0;
+    return STATUS_OK;
+}
+
+int cuda_device_processors(void)
+{
+    return self.processors;
+}
+
+enum status cuda_device_buffer(void **data, enum cuda_buffer buffer, size_t bytes)
+{
+    if (bytes > self.buffer_bytes[buffer]) {
+        CUDA_TRY(cudaStreamSynchronize(self.stream));
+        CUDA_TRY(cudaFree(self.buffer[buffer]));
+        self.buffer[buffer] = NULL;
+        self.buffer_bytes[buffer] = 0;
+        CUDA_TRY(cudaMalloc(&self.buffer[buffer], bytes));
+        CUDA_TRY(cudaMemsetAsync(self.buffer[buffer], 0, bytes, self.stream));
+        self.buffer_bytes[buffer] = bytes;
+    }
+    *data = self.buffer[buffer];
+    return STATUS_OK;
+}
+
+enum status cuda_device_check(const char *operation, struct stream *stream)
+{
+    cudaError_t error = cudaGetLastError();
+    if (error == cudaSuccess && self.syncs)
+        error = cudaStreamSynchronize(cuda_stream(stream));
+    if (error != cudaSuccess)
+        FAIL(STATUS_DEVICE, "GPU %d: %s: %s%s", self.device, operation, cudaGetErrorString(error),
+             self.syncs ? "" : " (LATENTRANK_DEBUG_SYNC=1 names the operation that failed)");
+    return STATUS_OK;
+}
+
+static void free_memory(struct free_memory *memory)
+{
+    size_t left = 0, total = 0;
+    *memory = (struct free_memory){.own = INT64_MAX, .shared = INT64_MAX};
+    if (cudaMemGetInfo(&left, &total) == cudaSuccess)
+        memory->own = (int64_t)left;
+}
+
+static enum status allocate(void **data, size_t bytes)
+{
+    void *memory = NULL;
+    if (bytes > 0 && cudaMalloc(&memory, bytes) != cudaSuccess) {
+        (void)cudaGetLastError();
+        FAIL(STATUS_NO_MEMORY, "GPU %d has no %zu bytes of memory left", self.device, bytes);
+    }
+    if (bytes > 0)
+        CUDA_TRY(cudaMemsetAsync(memory, 0, bytes, self.stream));
+    *data = memory;
+    return STATUS_OK;
+}
+
+static void release(void *data, size_t bytes)
+{
+    (void)bytes;
+    (void)cudaFree(data);
+}
+
+static enum status copy_in(void *device, const void *host, size_t bytes, struct stream *stream)
+{
+    if (bytes > 0)
+        CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda_stream(stream)));
+    return STATUS_OK;
+}
+
+static enum status copy_out(void *host, const void *device, size_t bytes, struct stream *stream)
+{
+    if (bytes > 0)
+        CUDA_TRY(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda_stream(stream)));
+    return STATUS_OK;
+}
+
+static enum status synchronize(struct stream *stream)
+{
+    CUDA_TRY(cudaStreamSynchronize(cuda_stream(stream)));
+    return STATUS_OK;
+}
+
+const struct device_ops cuda_device_ops = {
+    .name = "cuda",
+    .free_memory = free_memory,
+    .allocate = allocate,
+    .release = release,
+    .copy_in = copy_in,
+    .copy_out = copy_out,
+    .synchronize = synchronize,
+};
+
+enum status latentrank_cuda_open(struct backend *backend, int local_rank)
+{
+    TRY(cuda_device_open(local_rank));
+    backend->device = &cuda_device_ops;
+    backend->ops = &cuda_ops;
+    backend->stream = (struct stream *)(void *)self.stream;
+    return STATUS_OK;
+}
