@@ -23,7 +23,7 @@ enum {
     SLOT_FLOATS = SHM_SLOT_BYTES / sizeof(float),
     SLICE_UNIT = 32, /* floats: slices begin on lines that no other member writes */
     /* Bytes of vectors that one shot reads more than two shots do, from which these are faster: they
-     * wait a second time, some 0.5 us, in which 8 KiB come from another core. */
+     * wait a second time, some 0.5 us, in which 8 KiB come from another core.  An estimate from 2 cores. */
     TWO_SHOT_BYTES = 8 * 1024,
     /* Longer messages of one member go by MPI, which copies once where slots need two: 128 KiB take 12 us
      * against 15, 1 MiB 87 against 121 (2 ranks, bench comm, 2026-11-26). */

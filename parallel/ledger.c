@@ -69,29 +69,23 @@ void ledger_layer(int layer)
 
 void ledger_begin(enum ledger_operation operation, const struct group *group, int64_t bytes)
 {
-    struct ledger_board *own = ledger.own;
-    uint64_t begun = atomic_load_explicit(&own->begun, memory_order_relaxed);
-    struct ledger_entry *entry = &own->ring[begun % LEDGER_RING];
-    *entry = (struct ledger_entry){.step = ledger.step,
-                                   .number = ++ledger.number,
-                                   .layer = ledger.layer,
-                                   .operation = (int32_t)operation,
-                                   .has_deadline = ledger.is_in_step,
-                                   .first = group->first,
-                                   .stride = group->stride,
-                                   .size = group->size,
-                                   .bytes = bytes,
-                                   .begin_ns = now_ns()};
-    snprintf(entry->group, sizeof entry->group, "%s", group->name);
-    atomic_store(&own->begun, begun + 1);
+    struct ledger_entry entry = {.step = ledger.step,
+                                 .number = ++ledger.number,
+                                 .layer = ledger.layer,
+                                 .operation = (int32_t)operation,
+                                 .has_deadline = ledger.is_in_step,
+                                 .first = group->first,
+                                 .stride = group->stride,
+                                 .size = group->size,
+                                 .bytes = bytes,
+                                 .begin_ns = now_ns()};
+    snprintf(entry.group, sizeof entry.group, "%s", group->name);
+    ledger_push(ledger.own, &entry);
 }
 
 void ledger_end(void)
 {
-    struct ledger_board *own = ledger.own;
-    uint64_t begun = atomic_load_explicit(&own->begun, memory_order_relaxed);
-    own->ring[(begun - 1) % LEDGER_RING].end_ns = now_ns();
-    atomic_store(&own->ended, begun);
+    ledger_pop(ledger.own, now_ns());
 }
 
 /* --- the watch --- */
@@ -138,13 +132,15 @@ static void find_missing(struct finding *finding, const struct ledger_entry *wai
     free(last);
 }
 
-/* A rank that was stopped inside the operation: its watch stands still too. */
+/* A rank that was stopped inside the operation: its watch stands still too, the longest of all. */
 static void find_silent(struct finding *finding, int64_t waited, int64_t now)
 {
-    for (int i = 0; i < ledger.process.node_size && finding->rank < 0; i++) {
+    int64_t longest = waited / 2;
+    for (int i = 0; i < ledger.process.node_size; i++) {
         int64_t silent = now - atomic_load(&ledger.board[i]->seen_ns);
-        if (silent < waited / 2)
+        if (silent < longest)
             continue;
+        longest = silent;
         finding->rank = ledger.board[i]->rank;
         finding->silent_s = (double)silent * 1e-9;
     }

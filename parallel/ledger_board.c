@@ -10,11 +10,37 @@ static const char *const names[] = {
     [LEDGER_LOWEST] = "lowest",         [LEDGER_BARRIER] = "barrier",
 };
 
+void ledger_push(struct ledger_board *board, const struct ledger_entry *entry)
+{
+    uint64_t begun = atomic_load_explicit(&board->begun, memory_order_relaxed);
+    uint64_t word[LEDGER_WORDS];
+    memcpy(word, entry, sizeof word);
+    for (int i = 0; i < LEDGER_WORDS; i++)
+        atomic_store_explicit(&board->ring[begun % LEDGER_RING][i], word[i], memory_order_relaxed);
+    atomic_store(&board->begun, begun + 1);
+}
+
+void ledger_pop(struct ledger_board *board, int64_t now_ns)
+{
+    uint64_t begun = atomic_load_explicit(&board->begun, memory_order_relaxed);
+    atomic_store_explicit(&board->end_ns[(begun - 1) % LEDGER_RING], now_ns, memory_order_relaxed);
+    atomic_store(&board->ended, begun);
+}
+
+static struct ledger_entry entry_at(const struct ledger_board *board, uint64_t index)
+{
+    struct ledger_entry entry;
+    uint64_t word[LEDGER_WORDS];
+    for (int i = 0; i < LEDGER_WORDS; i++)
+        word[i] = atomic_load_explicit(&board->ring[index % LEDGER_RING][i], memory_order_acquire);
+    memcpy(&entry, word, sizeof entry);
+    return entry;
+}
+
 int ledger_last(struct ledger_entry *entry, const struct ledger_board *board)
 {
     uint64_t begun = atomic_load(&board->begun);
-    *entry =
-        begun == 0 ? (struct ledger_entry){.step = -1} : board->ring[(begun - 1) % LEDGER_RING];
+    *entry = begun == 0 ? (struct ledger_entry){.step = -1} : entry_at(board, begun - 1);
     return atomic_load(&board->begun) == begun;
 }
 
@@ -61,13 +87,14 @@ void ledger_describe(char *text, size_t size, const struct ledger_board *board, 
     size_t used = 0;
     *text = '\0';
     for (uint64_t i = begun; i > 0 && i + SHOWN > begun && used < size; i--) {
-        const struct ledger_entry *entry = &board->ring[(i - 1) % LEDGER_RING];
+        const struct ledger_entry entry = entry_at(board, i - 1);
         char name[96];
-        ledger_name(name, sizeof name, entry);
+        ledger_name(name, sizeof name, &entry);
         int is_open = i > atomic_load(&board->ended);
-        double ms = (double)((is_open ? now_ns : entry->end_ns) - entry->begin_ns) * 1e-6;
+        int64_t end_ns = is_open ? now_ns : atomic_load(&board->end_ns[(i - 1) % LEDGER_RING]);
+        double ms = (double)(end_ns - entry.begin_ns) * 1e-6;
         int length = snprintf(text + used, size - used, "%s%s (%s, %" PRId64 " bytes, %s %.3f ms)",
-                              used > 0 ? "; " : "", name, entry->group, entry->bytes,
+                              used > 0 ? "; " : "", name, entry.group, entry.bytes,
                               is_open ? "waits for" : "took", ms);
         used += length > 0 ? (size_t)length : 0;
     }

@@ -25,20 +25,27 @@ struct ledger_entry {
     int32_t operation, has_deadline;
     char group[12];
     int32_t first, stride, size; /* the group's ranks */
-    int64_t bytes, begin_ns, end_ns;
+    int64_t bytes, begin_ns;
 };
 
-enum { LEDGER_RING = 64 };
+enum { LEDGER_RING = 64, LEDGER_WORDS = sizeof(struct ledger_entry) / sizeof(uint64_t) };
+_Static_assert(sizeof(struct ledger_entry) == LEDGER_WORDS * sizeof(uint64_t), "whole words");
 
-/* Written by its rank alone.  `begun` is raised when the entry is whole. */
+/* Written by its rank alone, read by all threads of the node at any time: entries are words that are read one by
+ * one, and count when `begun` has not changed meanwhile. */
 struct ledger_board {
     _Alignas(128) int32_t rank;
     atomic_int is_reported; /* of the first rank of a node: one of them speaks */
     _Atomic int64_t
         seen_ns; /* the watch of this rank looked last; it runs on in a rank that waits */
     _Atomic uint64_t begun, ended;
-    struct ledger_entry ring[LEDGER_RING];
+    _Atomic uint64_t ring[LEDGER_RING][LEDGER_WORDS];
+    _Atomic int64_t end_ns[LEDGER_RING]; /* of the entry at this place */
 };
+
+/* Begins an operation, and ends it. */
+void ledger_push(struct ledger_board *board, const struct ledger_entry *entry);
+void ledger_pop(struct ledger_board *board, int64_t now_ns);
 
 /* The last operation that was begun, of step -1 when there is none; 0 when the rank is at work on it. */
 int ledger_last(struct ledger_entry *entry, const struct ledger_board *board);

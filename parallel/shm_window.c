@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -44,6 +45,8 @@ struct shm_member {
     sem_t called;
     _Alignas(4096) char slot[2][SHM_SLOT_BYTES];
 };
+
+enum { MEMBER_BYTES = sizeof(struct shm_member) + _Alignof(struct shm_member) };
 
 int shm_block(const int *first_on_node, int size)
 {
@@ -185,6 +188,23 @@ void shm_arrive(struct shm_window *window)
 
 /* --- opening --- */
 
+/* Open MPI 4.1 finds a lack of room on one member alone, and leaves the others waiting; so all look first.  The
+ * margin is for what others take meanwhile. */
+static enum status check_room(const struct shm_window *window)
+{
+    static const char folder[] = "/dev/shm";
+    struct statvfs room;
+    int64_t margin = 1 << 20, needed = window->group.size * (int64_t)MEMBER_BYTES + margin;
+    if (statvfs(folder, &room) != 0) /* the library has another place then */
+        return STATUS_OK;
+    int64_t left = (int64_t)room.f_bavail * (int64_t)room.f_frsize;
+    if (left < needed)
+        FAIL(STATUS_UNSUPPORTED,
+             "%s has %lld bytes left, %lld are needed; containers take --shm-size", folder,
+             (long long)left, (long long)needed);
+    return STATUS_OK;
+}
+
 /* Each member's memory on pages of its own, so that it lies near the member that touches it first. */
 static enum status map_members(struct shm_window *window)
 {
@@ -194,8 +214,7 @@ static enum status map_members(struct shm_window *window)
     MPI_TRY(MPI_Info_create(&info));
     MPI_TRY_GOTO(status, done, MPI_Info_set(info, "alloc_shared_noncontig", "true"));
     MPI_TRY_GOTO(status, done,
-                 MPI_Win_allocate_shared(sizeof(struct shm_member) + _Alignof(struct shm_member), 1,
-                                         info, window->mpi, &own, &window->win));
+                 MPI_Win_allocate_shared(MEMBER_BYTES, 1, info, window->mpi, &own, &window->win));
     TRY_GOTO(status, done, mpi_window_opened(window->win));
     for (int i = 0; i < window->group.size; i++) {
         MPI_Aint bytes;
@@ -252,6 +271,7 @@ enum status shm_open_window(struct shm_window *window, const struct group *group
         status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for %d members",
                              group->size);
     TRY_GOTO(status, failed, mpi_agree(mpi, status));
+    TRY_GOTO(status, failed, mpi_agree(mpi, check_room(window)));
     TRY_GOTO(status, failed, mpi_agree(mpi, map_members(window)));
     TRY_GOTO(status, failed, mpi_agree(mpi, fill_own(window)));
     window->sees_all = sees_all(window);

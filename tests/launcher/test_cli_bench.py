@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import subprocess
 
 import cli
 
@@ -192,6 +193,31 @@ def test_comm():
     check.expect_error(["bench", "comm", "--comm", "shm"], 2, "--comm", ranks=2)
 
 
+def test_comm_without_room():
+    """A small /dev/shm, as containers have: messages go by MPI, and nobody hangs."""
+    command = ["unshare", "--mount", "sh", "-c", "mount --make-rprivate / && "
+               "mount -t tmpfs -o size=500k none /dev/shm && exec \"$@\"", "sh"]
+    env = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
+    if subprocess.run(command + ["true"], stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        print("not tested: a small /dev/shm needs the right to mount one")
+        return
+    command += ["timeout", str(cli.TIMEOUT_S)] + cli.MPIRUN + ["--mca", "btl", "self,tcp", "-n", "2",
+                                                               check.program]
+    result = subprocess.run(command + ["bench", "comm", "--op", "lowest", "--repeat", "1", "--json"],
+                            env=env, capture_output=True, check=False)
+    check.expect(result.returncode == 0, "bench comm without room", result)
+    value = json.loads(result.stdout or b"{}")
+    check.expect([row["backend"] for row in value.get("rows", [])] == ["mpi", "mpi-library"] and
+                 "/dev/shm has" in (value.get("left_out") or ""), f"shm is left out: {value}")
+    generate = ["generate", "--model", MODEL, "--prompt-ids", "1", "--max-tokens", "2", "--json"]
+    result = subprocess.run(command + generate, env=env, capture_output=True, check=False)
+    check.expect(result.returncode == 0, "generate without room", result)
+    result = subprocess.run(command + generate + ["--comm", "shm"], env=env, capture_output=True,
+                            check=False)
+    check.expect(result.returncode == 1 and b"latentrank: error: " in result.stderr and
+                 b"/dev/shm has" in result.stderr, "--comm shm without room is an error", result)
+
+
 def test_comm_option():
     """The same tokens whatever carries the sums."""
     for ranks in (0, 2, 3):
@@ -230,6 +256,7 @@ test_latency_limits()
 test_kernels()
 test_load()
 test_comm()
+test_comm_without_room()
 test_comm_option()
 test_summary()
 test_help()

@@ -40,7 +40,7 @@ USAGE = [
     (["genrate"], 2, "did you mean generate?"),
     (["chat"], 2, "not in this version"),
     (["bench", "serve"], 2, "not in this version"),
-    (["bench"], 2, "latency or kernels"),
+    (["bench"], 2, "latency, kernels, load or comm"),
     (["generate", "--modle", MODEL], 2, "did you mean --model?"),
     (["generate", "--prompt", "x"], 2, "needs --model"),
     (GENERATE, 2, "needs a prompt"),

@@ -80,15 +80,15 @@ static void a_ring_is_described_from_its_youngest_entry(void **state)
     assert_string_equal(text, "");
 
     for (int i = 0; i < LEDGER_RING + 3; i++) {
-        board.ring[i % LEDGER_RING] = at(7, i);
-        strcpy(board.ring[i % LEDGER_RING].group, "tp");
-        board.ring[i % LEDGER_RING].layer = 2;
-        board.ring[i % LEDGER_RING].bytes = 8192;
-        board.ring[i % LEDGER_RING].begin_ns = 1000000;
-        board.ring[i % LEDGER_RING].end_ns = 3500000;
+        struct ledger_entry entry = at(7, i);
+        strcpy(entry.group, "tp");
+        entry.layer = 2;
+        entry.bytes = 8192;
+        entry.begin_ns = 1000000;
+        if (i > 0)
+            ledger_pop(&board, 3500000);
+        ledger_push(&board, &entry);
     }
-    board.begun = LEDGER_RING + 3;
-    board.ended = LEDGER_RING + 2;
     assert_int_equal(ledger_last(&last, &board), 1);
     assert_int_equal(last.number, LEDGER_RING + 2);
     ledger_describe(text, sizeof text, &board, 6000000);

@@ -398,73 +398,78 @@ static void sums_are_equal(struct comm *comm, int n_comms, float *x, float *expe
     }
 }
 
+static void bytes_come_though_the_root_runs_ahead(struct comm *comm, int root, int round,
+                                                  uint64_t *delays)
+{
+    for (int repeat = 0; repeat < 5; repeat++) {
+        int64_t sent[2] = {round, repeat}, got[2] = {0, 0};
+        if (comm->group.index == root)
+            memcpy(got, sent, sizeof got);
+        delay(delays);
+        CHECK(comm_broadcast_bytes(comm, got, sizeof got, root) == STATUS_OK);
+        CHECK(memcmp(got, sent, sizeof got) == 0);
+    }
+}
+
+/* Any of those with a known result; `shared` is the same on all members, `delays` is not. */
+static void check_random_operation(struct comm *comm, int round, uint64_t *shared, uint64_t *delays)
+{
+    int size = comm->group.size, own = comm->group.index, found;
+    int member = (int)(next_random(shared) % (uint64_t)(size + 1));
+    int64_t *counts = claim((size_t)size * sizeof *counts);
+    for (int i = 0; i < size; i++)
+        counts[i] = random_count(shared, 3000);
+    delay(delays);
+    switch (next_random(shared) % 4) {
+    case 0:
+        check_all_gather(comm, counts, round % 2);
+        break;
+    case 1:
+        check_all_to_all(comm, round % 50 == 0 ? 4 : member % 4);
+        break;
+    case 2:
+        bytes_come_though_the_root_runs_ahead(comm, member % size, round, delays);
+        break;
+    default:
+        if (round % 3 == 0)
+            CHECK(comm->ops->barrier(comm) == STATUS_OK);
+        CHECK(comm->ops->lowest(comm, &found, own >= member) == STATUS_OK);
+        CHECK(found == (member < size ? member : -1));
+    }
+    free(counts);
+}
+
 /* Any order of operations, members at any distance: what one backend gives, all give. */
 static void backends_stay_equal_over_thousands_of_rounds(const struct mesh *mesh)
 {
-    enum { N_COMMS = 4, COUNT_MAX = 70000, ROUNDS = 1500 };
-    int size = mesh->world.size, own = mesh->world.index;
-    if (size == 1)
+    enum { N_COMMS = 4, COUNT_MAX = 70000, OFFSETS = 64, ROUNDS = 1500 };
+    const int node_members[N_COMMS] = {0, 0, 2, 4};
+    if (mesh->world.size == 1)
         return;
     struct comm comm[N_COMMS];
     REQUIRE(comm_mpi_open(&comm[0], &mesh->world) == STATUS_OK);
     for (int c = 1; c < N_COMMS; c++)
-        REQUIRE(comm_shm_open(&comm[c], &mesh->world, (int[]){0, 0, 2, 4}[c]) == STATUS_OK);
-    float *random = claim((COUNT_MAX + 64) * sizeof *random);
+        REQUIRE(comm_shm_open(&comm[c], &mesh->world, node_members[c]) == STATUS_OK);
+    float *random = claim((COUNT_MAX + OFFSETS) * sizeof *random);
     float *x = claim(COUNT_MAX * sizeof *x), *expected = claim(COUNT_MAX * sizeof *expected);
-    int64_t *counts = claim((size_t)size * sizeof *counts);
-    uint64_t shared = 2024, delays = seed_of(own, 1), values = seed_of(own, 2);
-    for (int64_t k = 0; k < COUNT_MAX + 64; k++)
+    uint64_t shared = 2024, delays = seed_of(mesh->rank, 1), values = seed_of(mesh->rank, 2);
+    for (int64_t k = 0; k < COUNT_MAX + OFFSETS; k++)
         random[k] = random_float(&values);
 
     for (int round = 0; round < ROUNDS; round++) {
-        const float *vector = random + next_random(&shared) % 64;
+        const float *vector = random + next_random(&shared) % OFFSETS;
         int64_t count = random_count(&shared, round % 50 == 0 ? COUNT_MAX : 6000);
-        int which = 1 + (int)(next_random(&shared) % (N_COMMS - 1)), found;
-        struct comm *c = &comm[which];
-        switch (next_random(&shared) % 6) {
-        case 0:
-        case 1:
+        int which = 1 + (int)(next_random(&shared) % (N_COMMS - 1));
+        if (next_random(&shared) % 3 == 0)
             sums_are_equal(comm, N_COMMS, x, expected, vector, count, &delays);
-            break;
-        case 2:
-            for (int i = 0; i < size; i++)
-                counts[i] = random_count(&shared, 3000);
-            delay(&delays);
-            check_all_gather(c, counts, round % 2);
-            break;
-        case 3: {
-            int root = (int)(next_random(&shared) % (uint64_t)size);
-            for (int repeat = 0; repeat < 5; repeat++) { /* the root runs ahead */
-                int64_t sent[2] = {round, repeat}, got[2];
-                memcpy(got, sent, sizeof got);
-                if (own != root)
-                    memset(got, 0, sizeof got);
-                delay(&delays);
-                CHECK(comm_broadcast_bytes(c, got, sizeof got, root) == STATUS_OK);
-                CHECK(memcmp(got, sent, sizeof got) == 0);
-            }
-            break;
-        }
-        case 4:
-            delay(&delays);
-            check_all_to_all(c, round % 50 == 0 ? 4 : (int)(next_random(&shared) % 4));
-            break;
-        default: {
-            int lowest = (int)(next_random(&shared) % (uint64_t)(size + 1));
-            delay(&delays);
-            if (round % 3 == 0)
-                CHECK(c->ops->barrier(c) == STATUS_OK);
-            CHECK(c->ops->lowest(c, &found, own >= lowest) == STATUS_OK);
-            CHECK(found == (lowest < size ? lowest : -1));
-        }
-        }
+        else
+            check_random_operation(&comm[which], round, &shared, &delays);
     }
     for (int c = 0; c < N_COMMS; c++)
         comm_close(&comm[c]);
     free(random);
     free(x);
     free(expected);
-    free(counts);
 }
 
 static void backends_refuse_the_wrong_group(const struct mesh *mesh)
