@@ -10,7 +10,7 @@
 #include "runtime/decode_bytes.h"
 #include "runtime/memory_plan.h"
 #include "runtime/safetensors.h"
-#include "runtime/step.h"
+#include "runtime/step_graph.h"
 #include "runtime/step_plan.h"
 #include "runtime/weight_loader.h"
 
@@ -31,6 +31,7 @@ struct engine {
     struct latent_cache cache;
     struct batch batch;
     struct workspace work;
+    struct step_graphs graphs;
     struct step_message message;
     struct tensor cos_sin;
     int64_t *vocab_counts, *gather_counts, *sent_counts;
@@ -51,6 +52,8 @@ static void engine_free(struct engine *e)
     batch_close(&e->batch);
     latent_cache_close(&e->cache);
     weights_close(&e->weights);
+    if (e->backend.device != NULL)
+        step_graph_close(&e->graphs, e->backend.device);
     arena_close(&e->host_arena);
     arena_close(&e->work_arena);
     arena_close(&e->cache_arena);
@@ -473,7 +476,7 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
         .sent_counts = e->sent_counts,
         .work = &e->work,
     };
-    TRY(step_forward(&step));
+    TRY(step_graph_forward(&e->graphs, &step));
     ledger_layer(-1);
     TRY(step_logits(&step, sink, context, sunk));
     ledger_step_end();

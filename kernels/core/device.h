@@ -38,6 +38,14 @@ struct device_ops {
     enum status (*copy_in)(void *device, const void *host, size_t bytes, struct stream *stream);
     enum status (*copy_out)(void *host, const void *device, size_t bytes, struct stream *stream);
     enum status (*synchronize)(struct stream *stream);
+
+    /* Where a device can keep a sequence of operations and repeat it in one go; NULL elsewhere.  What is
+     * queued between `begin` and `end` is kept, not done; it repeats with the same addresses.
+     * Errors: STATUS_UNSUPPORTED (this device after all cannot). */
+    enum status (*graph_begin)(struct stream *stream);
+    enum status (*graph_end)(void **graph, struct stream *stream);
+    enum status (*graph_launch)(void *graph, struct stream *stream);
+    void (*graph_close)(void *graph);
 };
 
 /* The CPU: memory is host memory, copies are immediate, `stream` is NULL. */

@@ -35,6 +35,7 @@ static __global__ void __launch_bounds__(SCHEDULE_THREADS)
     const int thread = threadIdx.x, n = plan.n_sequences;
     const int begin = (int)((int64_t)n * thread / SCHEDULE_THREADS);
     const int end = (int)((int64_t)n * (thread + 1) / SCHEDULE_THREADS);
+    dependents_launch();
     dependency_wait();
     int pages = 0;
     for (int s = begin; s < end; s++)
@@ -78,7 +79,6 @@ static __global__ void __launch_bounds__(SCHEDULE_THREADS)
         plan.part_of[2 * s] = plan.cost[s] / share;
         plan.part_of[2 * s + 1] = (plan.cost[s + 1] - overhead - 1) / share;
     }
-    dependents_launch();
 }
 
 /* Block (query, i): the parts of a cut sequence to one result; i is the sequence or, when there are fewer

@@ -29,6 +29,8 @@ static __device__ float row_number(const void *row, enum dtype dtype, int64_t d_
 static __global__ void __launch_bounds__(PLAIN_THREADS)
     attention_plain(const struct cuda_attention_plain p)
 {
+    dependents_launch();
+    dependency_wait();
     DYNAMIC_SHARED(float, q);
     const int64_t width = p.d_c + p.d_r, token = blockIdx.y, head = blockIdx.x;
     float *scores = q + width;
@@ -97,6 +99,6 @@ int cuda_attention_plain(const struct cuda_attention_plain *p, struct CUstream_s
     if (p->d_c > MAX_D_C)
         return cudaErrorInvalidValue;
     size_t shared = (size_t)(p->d_c + p->d_r + PAGE_ROWS) * sizeof(float);
-    return launch(attention_plain, dim3((unsigned)p->heads, (unsigned)p->tokens),
-                  dim3(PLAIN_THREADS), shared, stream, *p);
+    return launch_dependent(attention_plain, dim3((unsigned)p->heads, (unsigned)p->tokens),
+                            dim3(PLAIN_THREADS), shared, stream, *p);
 }

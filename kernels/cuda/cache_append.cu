@@ -73,6 +73,8 @@ template <class T> static __device__ void write_c_kv(T *to, const float *c_kv, i
 /* Grid: tokens.  Shared memory: d_c floats. */
 static __global__ void __launch_bounds__(APPEND_THREADS) append_kernel(struct cuda_cache_append p)
 {
+    dependents_launch();
+    dependency_wait();
     DYNAMIC_SHARED(float, c_kv);
     int64_t token = blockIdx.x, at = p.position[token];
     int32_t page = p.table[p.seq_of[token] * p.table_stride + at / PAGE_ROWS];
@@ -115,6 +117,6 @@ int cuda_cache_append(const struct cuda_cache_append *p, struct CUstream_st *str
     if (p->dtype == DTYPE_U8 &&
         (p->d_c % 4 != 0 || p->row_stride % 4 != 0 || p->page_stride % 4 != 0))
         return cudaErrorInvalidValue;
-    return launch(append_kernel, dim3((unsigned)p->tokens), dim3(APPEND_THREADS),
-                  (size_t)p->d_c * sizeof(float), stream, *p);
+    return launch_dependent(append_kernel, dim3((unsigned)p->tokens), dim3(APPEND_THREADS),
+                            (size_t)p->d_c * sizeof(float), stream, *p);
 }

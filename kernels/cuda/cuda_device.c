@@ -8,7 +8,7 @@
 #include "kernels/cuda/cuda_ops.h"
 
 static struct {
-    int device, processors, syncs;
+    int device, processors, syncs, is_capturing;
     cudaStream_t stream;
     void *buffer[CUDA_BUFFERS];
     size_t buffer_bytes[CUDA_BUFFERS];
@@ -43,6 +43,8 @@ int cuda_device_processors(void)
 enum status cuda_device_buffer(void **data, enum cuda_buffer buffer, size_t bytes)
 {
     if (bytes > self.buffer_bytes[buffer]) {
+        if (self.is_capturing)
+            FAIL(STATUS_INVALID, "scratch memory of %zu bytes was not there before", bytes);
         CUDA_TRY(cudaStreamSynchronize(self.stream));
         CUDA_TRY(cudaFree(self.buffer[buffer]));
         self.buffer[buffer] = NULL;
@@ -58,7 +60,7 @@ enum status cuda_device_buffer(void **data, enum cuda_buffer buffer, size_t byte
 enum status cuda_device_check(const char *operation, struct stream *stream)
 {
     cudaError_t error = cudaGetLastError();
-    if (error == cudaSuccess && self.syncs)
+    if (error == cudaSuccess && self.syncs && !self.is_capturing)
         error = cudaStreamSynchronize(cuda_stream(stream));
     if (error != cudaSuccess)
         FAIL(STATUS_DEVICE, "GPU %d: %s: %s%s", self.device, operation, cudaGetErrorString(error),
@@ -113,6 +115,42 @@ static enum status synchronize(struct stream *stream)
     return STATUS_OK;
 }
 
+static enum status graph_begin(struct stream *stream)
+{
+    cudaError_t error =
+        cudaStreamBeginCapture(cuda_stream(stream), cudaStreamCaptureModeThreadLocal);
+    if (error == cudaErrorNotSupported)
+        FAIL(STATUS_UNSUPPORTED, "GPU %d keeps no graphs", self.device);
+    CUDA_TRY(error);
+    self.is_capturing = 1;
+    return STATUS_OK;
+}
+
+static enum status graph_end(void **graph, struct stream *stream)
+{
+    cudaGraph_t captured = NULL;
+    cudaGraphExec_t executable = NULL;
+    self.is_capturing = 0;
+    CUDA_TRY(cudaStreamEndCapture(cuda_stream(stream), &captured));
+    cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
+    (void)cudaGraphDestroy(captured);
+    CUDA_TRY(error);
+    *graph = executable;
+    return STATUS_OK;
+}
+
+static enum status graph_launch(void *graph, struct stream *stream)
+{
+    CUDA_TRY(cudaGraphLaunch((cudaGraphExec_t)graph, cuda_stream(stream)));
+    return STATUS_OK;
+}
+
+static void graph_close(void *graph)
+{
+    if (graph != NULL)
+        (void)cudaGraphExecDestroy((cudaGraphExec_t)graph);
+}
+
 const struct device_ops cuda_device_ops = {
     .name = "cuda",
     .free_memory = free_memory,
@@ -121,6 +159,10 @@ const struct device_ops cuda_device_ops = {
     .copy_in = copy_in,
     .copy_out = copy_out,
     .synchronize = synchronize,
+    .graph_begin = graph_begin,
+    .graph_end = graph_end,
+    .graph_launch = graph_launch,
+    .graph_close = graph_close,
 };
 
 static enum status allocate_host(void **data, size_t bytes)

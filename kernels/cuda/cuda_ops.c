@@ -71,11 +71,43 @@ static int takes_tensor_cores(const struct matrix *w, const struct cuda_matrix *
     return rounds && cuda_product_tensor_takes(view);
 }
 
+/* What the scratch memory of inputs holds: several products in a row take the same.  `is_valid` ends when
+ * an operation writes to that memory: all writes go through this file. */
+static struct {
+    struct tensor x;
+    int is_valid;
+} rounded;
+
+/* Every operation that writes `y` comes by here. */
+static void written(const struct tensor *y)
+{
+    const char *begin = rounded.x.data, *end = begin;
+    const char *from = y->data, *to = from;
+    for (int i = 0; i < rounded.x.ndim; i++)
+        end += (rounded.x.dim[i] - 1) * rounded.x.stride[i] * (int64_t)sizeof(float);
+    for (int i = 0; i < y->ndim; i++)
+        to += (y->dim[i] - 1) * y->stride[i] * (int64_t)sizeof(float);
+    if (to >= begin && from <= end)
+        rounded.is_valid = 0;
+}
+
+static int is_rounded(const struct tensor *x)
+{
+    int is_same = rounded.is_valid && rounded.x.data == x->data;
+    for (int i = 0; i < 3; i++)
+        is_same = is_same && rounded.x.dim[i] == x->dim[i] && rounded.x.stride[i] == x->stride[i];
+    return is_same;
+}
+
 /* x[T, H, k] as bf16 [T, H, padded k] in the scratch memory. */
 static enum status round_inputs(void **inputs, const struct tensor *x, struct stream *stream)
 {
     int64_t tokens = x->dim[0], heads = x->dim[1], k = x->dim[2], row = padded(k);
     TRY(cuda_device_buffer(inputs, BUFFER_INPUTS, (size_t)(tokens * heads * row) * 2));
+    if (is_rounded(x))
+        return STATUS_OK;
+    rounded.x = *x;
+    rounded.is_valid = 1;
     if (heads == 1 || x->stride[0] == heads * x->stride[1]) {
         CUDA_TRY(cuda_round_inputs(*inputs, x->data, heads == 1 ? x->stride[0] : x->stride[1],
                                    tokens * heads, (int)k, cuda_stream(stream)));
@@ -115,6 +147,7 @@ static enum status multiply(struct tensor *y, const struct tensor *x, const stru
         p.x_matrix = is_shared ? 0 : x->stride[1];
         CUDA_TRY(cuda_product_plain(&p, cuda_stream(stream)));
     }
+    written(y);
     return cuda_device_check("product", stream);
 }
 
@@ -150,6 +183,7 @@ static enum status embed(struct tensor *y, const struct tensor *ids, const struc
                                  .table_stride = table->stride[0],
                                  .table_dtype = table->dtype};
     CUDA_TRY(cuda_embed(&p, cuda_stream(stream)));
+    written(y);
     return cuda_device_check("embed", stream);
 }
 
@@ -166,6 +200,7 @@ static enum status rms_norm(struct tensor *y, const struct tensor *x, const stru
                                     .y_dtype = DTYPE_F32,
                                     .epsilon = epsilon};
     CUDA_TRY(cuda_rms_norm(&p, cuda_stream(stream)));
+    written(y);
     return cuda_device_check("rms_norm", stream);
 }
 
@@ -178,6 +213,7 @@ static enum status add(struct tensor *x, const struct tensor *y, struct stream *
                                .x_stride = x->stride[0],
                                .y_stride = y->ndim == 1 ? 0 : y->stride[0]};
     CUDA_TRY(cuda_add(&p, cuda_stream(stream)));
+    written(x);
     return cuda_device_check("add", stream);
 }
 
@@ -197,6 +233,7 @@ static enum status rope(struct tensor *y, const struct tensor *x, const struct t
                                 .x_head_stride = x->stride[1],
                                 .y_dtype = DTYPE_F32};
     CUDA_TRY(cuda_rope(&p, cuda_stream(stream)));
+    written(y);
     return cuda_device_check("rope", stream);
 }
 
@@ -213,6 +250,7 @@ static enum status swiglu(struct tensor *y, const struct tensor *gate, const str
                                   .up_stride = up->stride[0],
                                   .y_dtype = DTYPE_F32};
     CUDA_TRY(cuda_swiglu(&p, cuda_stream(stream)));
+    written(y);
     return cuda_device_check("swiglu", stream);
 }
 
@@ -270,12 +308,12 @@ static enum status attend_decode(struct attention_state *state, const struct ten
 {
     int tokens = (int)q->dim[0], heads = (int)q->dim[1], n = cuda_device_processors();
     struct cuda_decode_plan plan;
-    void *memory, *workspace, *rounded;
+    void *memory, *workspace, *inputs;
     TRY(cuda_device_buffer(&memory, BUFFER_PLAN, cuda_decode_plan_bytes(tokens, n)));
     TRY(cuda_device_buffer(&workspace, BUFFER_DECODE, cuda_decode_workspace_bytes(1, heads, n)));
-    TRY(round_inputs(&rounded, q, stream));
+    TRY(round_inputs(&inputs, q, stream));
     cuda_decode_plan_open(&plan, memory, tokens, 1, heads, n);
-    const struct cuda_attention_decode p = {.q = rounded,
+    const struct cuda_attention_decode p = {.q = inputs,
                                             .rows = pages->rows.data,
                                             .n_pages = pages->rows.dim[0],
                                             .table = pages->table.data,
@@ -290,6 +328,7 @@ static enum status attend_decode(struct attention_state *state, const struct ten
                                             .workspace = workspace};
     CUDA_TRY(cuda_decode_schedule(&plan, p.position, cuda_stream(stream)));
     CUDA_TRY(cuda_attention_decode(&p, &plan, cuda_stream(stream)));
+    written(&state->o);
     return cuda_device_check("decode attention", stream);
 }
 
@@ -321,6 +360,7 @@ static enum status latent_attention(struct attention_state *state, const struct 
                                            .scale = scale};
     assert(tensor_is_dense(&state->o) && tensor_is_dense(&state->m) && tensor_is_dense(&state->l));
     CUDA_TRY(cuda_attention_plain(&p, cuda_stream(stream)));
+    written(&state->o);
     return cuda_device_check("attention", stream);
 }
 
@@ -362,6 +402,7 @@ static enum status merge_partials(struct attention_state *a, const struct attent
                                           .width = a->o.dim[2],
                                           .parts = 1};
     CUDA_TRY(cuda_merge_partials(&p, cuda_stream(stream)));
+    written(&a->o);
     return cuda_device_check("merge_partials", stream);
 }
 
@@ -377,28 +418,28 @@ static enum status attention_finish(struct tensor *o, const struct attention_sta
                                             .o_head_stride = o->stride[1],
                                             .o_dtype = DTYPE_F32};
     CUDA_TRY(cuda_attention_finish(&p, cuda_stream(stream)));
+    written(o);
     return cuda_device_check("attention_finish", stream);
 }
 
 /* --- experts --- */
 
-/* The scratch memory of a step: lists, inputs in bf16, and both halves' results of every pair. */
+/* The scratch memory of a step: lists, and both halves' results of every pair. */
 struct expert_scratch {
     struct cuda_expert_lists lists;
-    void *x, *h;
+    void *h;
     float *y;
     size_t bytes;
 };
 
-static struct expert_scratch scratch_layout(void *base, int64_t tokens, int64_t pairs,
+static struct expert_scratch scratch_layout(void *base, int64_t pairs,
                                             const struct expert_weights *w)
 {
     struct expert_scratch s = {.bytes = 0};
-    int64_t columns = padded(w->gate.n), width = padded(w->gate.k);
+    int64_t columns = padded(w->gate.n);
     const size_t part[] = {(size_t)(w->gate.count + 1) * 4, (size_t)pairs * 4,
                            (size_t)(w->gate.count + 1) * 4, 4,
-                           (size_t)(tokens * width) * 2,    (size_t)(pairs * columns) * 4,
-                           (size_t)(pairs * w->down.n) * 4};
+                           (size_t)(pairs * columns) * 4,   (size_t)(pairs * w->down.n) * 4};
     void *at[sizeof part / sizeof part[0]];
     for (size_t i = 0; i < sizeof part / sizeof part[0]; i++) {
         at[i] = base == NULL ? NULL : (char *)base + s.bytes;
@@ -406,16 +447,15 @@ static struct expert_scratch scratch_layout(void *base, int64_t tokens, int64_t 
     }
     s.lists = (struct cuda_expert_lists){
         .begin = at[0], .pair = at[1], .expert = at[2], .n_active = at[3]};
-    s.x = at[4];
-    s.h = at[5];
-    s.y = at[6];
+    s.h = at[4];
+    s.y = at[5];
     return s;
 }
 
 static size_t experts_scratch_bytes(int64_t max_tokens, const struct expert_weights *w,
                                     int n_chosen)
 {
-    return scratch_layout(NULL, max_tokens, max_tokens * n_chosen, w).bytes;
+    return scratch_layout(NULL, max_tokens * n_chosen, w).bytes;
 }
 
 /* Both halves without tensor cores: h stays in f32. */
@@ -443,11 +483,13 @@ static enum status multiply_tensor(struct cuda_expert_product *p, const struct e
                                    const struct tensor *ids, struct stream *stream)
 {
     int64_t width = padded(w->gate.k), columns = padded(w->gate.n);
+    struct tensor x1 = tensor_3d(x->data, DTYPE_F32, x->dim[0], 1, x->dim[1]);
+    void *inputs;
+    x1.stride[0] = x->stride[0];
+    TRY(round_inputs(&inputs, &x1, stream));
     CUDA_TRY(cuda_experts_list(&s->lists, ids->data, p->product.rows, w->first, w->gate.count,
                                cuda_stream(stream)));
-    CUDA_TRY(cuda_round_inputs(s->x, x->data, x->stride[0], x->dim[0], (int)w->gate.k,
-                               cuda_stream(stream)));
-    p->product.x = s->x;
+    p->product.x = inputs;
     p->product.x_row = width;
     p->product.y = s->h;
     p->product.y_row = columns;
@@ -467,7 +509,7 @@ static enum status experts(struct tensor *u, const struct tensor *x, const struc
                            void *scratch, struct stream *stream)
 {
     int tokens = (int)x->dim[0], choices = (int)ids->dim[1], pairs = tokens * choices;
-    const struct expert_scratch s = scratch_layout(scratch, tokens, pairs, w);
+    const struct expert_scratch s = scratch_layout(scratch, pairs, w);
     struct cuda_expert_product p = {.product.rows = pairs,
                                     .product.n_processors = cuda_device_processors(),
                                     .expert = s.lists.expert,
@@ -492,6 +534,7 @@ static enum status experts(struct tensor *u, const struct tensor *x, const struc
     int count = w->gate.n > 0 ? w->gate.count : 0;
     CUDA_TRY(cuda_experts_combine(u->data, u->stride[0], s.y, ids->data, weights->data, tokens,
                                   choices, (int)u->dim[1], w->first, count, cuda_stream(stream)));
+    written(u);
     return cuda_device_check("experts", stream);
 }
 

@@ -25,6 +25,8 @@ static __device__ __forceinline__ float widen(__nv_bfloat16 x)
 template <class T>
 static __global__ void __launch_bounds__(COLUMN_THREADS) embed_kernel(struct cuda_embed p)
 {
+    dependents_launch();
+    dependency_wait();
     int64_t row = p.ids[blockIdx.x] - p.first;
     bool is_here = row >= 0 && row < p.rows;
     const T *from = static_cast<const T *>(p.table) + (is_here ? row : 0) * p.table_stride;
@@ -35,6 +37,8 @@ static __global__ void __launch_bounds__(COLUMN_THREADS) embed_kernel(struct cud
 /* Grid: rows, blocks of columns.  No shared memory. */
 static __global__ void __launch_bounds__(COLUMN_THREADS) add_kernel(struct cuda_add p)
 {
+    dependents_launch();
+    dependency_wait();
     float *x = p.x + blockIdx.x * p.x_stride;
     const float *y = p.y + blockIdx.x * p.y_stride;
     for_columns(p.n, [&](int64_t i) { x[i] += y[i]; });
@@ -44,6 +48,8 @@ static __global__ void __launch_bounds__(COLUMN_THREADS) add_kernel(struct cuda_
 template <class T>
 static __global__ void __launch_bounds__(COLUMN_THREADS) swiglu_kernel(struct cuda_swiglu p)
 {
+    dependents_launch();
+    dependency_wait();
     const float *gate = p.gate + blockIdx.x * p.gate_stride, *up = p.up + blockIdx.x * p.up_stride;
     T *y = static_cast<T *>(p.y) + blockIdx.x * p.y_stride;
     for_columns(p.n, [&](int64_t i) {
@@ -59,11 +65,11 @@ int cuda_embed(const struct cuda_embed *p, struct CUstream_st *stream)
     dim3 grid = column_grid(p->tokens, p->d), block(COLUMN_THREADS);
     switch (p->table_dtype) {
     case DTYPE_F32:
-        return launch(embed_kernel<float>, grid, block, 0, stream, *p);
+        return launch_dependent(embed_kernel<float>, grid, block, 0, stream, *p);
     case DTYPE_F16:
-        return launch(embed_kernel<__half>, grid, block, 0, stream, *p);
+        return launch_dependent(embed_kernel<__half>, grid, block, 0, stream, *p);
     case DTYPE_BF16:
-        return launch(embed_kernel<__nv_bfloat16>, grid, block, 0, stream, *p);
+        return launch_dependent(embed_kernel<__nv_bfloat16>, grid, block, 0, stream, *p);
     default:
         return cudaErrorInvalidValue;
     }
@@ -73,7 +79,8 @@ int cuda_add(const struct cuda_add *p, struct CUstream_st *stream)
 {
     if (p->rows == 0 || p->n == 0)
         return cudaSuccess;
-    return launch(add_kernel, column_grid(p->rows, p->n), dim3(COLUMN_THREADS), 0, stream, *p);
+    return launch_dependent(add_kernel, column_grid(p->rows, p->n), dim3(COLUMN_THREADS), 0, stream,
+                            *p);
 }
 
 int cuda_swiglu(const struct cuda_swiglu *p, struct CUstream_st *stream)
@@ -82,6 +89,6 @@ int cuda_swiglu(const struct cuda_swiglu *p, struct CUstream_st *stream)
         return cudaSuccess;
     dim3 grid = column_grid(p->rows, p->n), block(COLUMN_THREADS);
     return p->y_dtype == DTYPE_BF16
-               ? launch(swiglu_kernel<__nv_bfloat16>, grid, block, 0, stream, *p)
-               : launch(swiglu_kernel<float>, grid, block, 0, stream, *p);
+               ? launch_dependent(swiglu_kernel<__nv_bfloat16>, grid, block, 0, stream, *p)
+               : launch_dependent(swiglu_kernel<float>, grid, block, 0, stream, *p);
 }

@@ -30,6 +30,7 @@ static __global__ void __launch_bounds__(LIST_THREADS)
     int *count = shared, *next = shared + LIST_THREADS, *sums = shared + 2 * LIST_THREADS;
     const int thread = threadIdx.x;
     count[thread] = 0;
+    dependents_launch();
     dependency_wait();
     __syncthreads();
     for (int i = thread; i < n_pairs; i += LIST_THREADS) {
@@ -57,7 +58,6 @@ static __global__ void __launch_bounds__(LIST_THREADS)
         if (expert >= 0 && expert < n_experts)
             lists.pair[atomicAdd(&next[expert], 1)] = i;
     }
-    dependents_launch();
 }
 
 /* Grid (tokens); the block's first thread puts the choices in order. */
@@ -67,6 +67,7 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
 {
     DYNAMIC_SHARED(int, order);
     const int token = blockIdx.x;
+    dependents_launch();
     dependency_wait();
     if (threadIdx.x == 0) {
         int n = 0;
@@ -90,7 +91,6 @@ static __global__ void __launch_bounds__(COMBINE_THREADS)
         }
         u[token * u_row + column] = sum;
     }
-    dependents_launch();
 }
 
 int cuda_experts_list(const struct cuda_expert_lists *lists, const int *ids, int n_pairs, int first,

@@ -12,6 +12,8 @@ enum { STATE_THREADS = 128 };
 /* Grid: tokens x heads.  No shared memory: every thread follows m and l, and writes its part of o. */
 static __global__ void __launch_bounds__(STATE_THREADS) merge_kernel(struct cuda_merge_partials p)
 {
+    dependents_launch();
+    dependency_wait();
     int64_t token = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
     float *a_m = p.a.m + token * p.a.m_token_stride + head;
     float *a_l = p.a.l + token * p.a.l_token_stride + head;
@@ -50,6 +52,8 @@ template <class T>
 static __global__ void __launch_bounds__(STATE_THREADS)
     finish_kernel(struct cuda_attention_finish p)
 {
+    dependents_launch();
+    dependency_wait();
     int64_t token = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
     const float *from = p.state.o + token * p.state.o_token_stride + head * p.state.o_head_stride;
     T *to = static_cast<T *>(p.o) + token * p.o_token_stride + head * p.o_head_stride;
@@ -63,8 +67,8 @@ int cuda_merge_partials(const struct cuda_merge_partials *p, struct CUstream_st 
 {
     if (p->tokens * p->heads == 0 || p->parts == 0)
         return cudaSuccess;
-    return launch(merge_kernel, dim3((unsigned)(p->tokens * p->heads)), dim3(STATE_THREADS), 0,
-                  stream, *p);
+    return launch_dependent(merge_kernel, dim3((unsigned)(p->tokens * p->heads)),
+                            dim3(STATE_THREADS), 0, stream, *p);
 }
 
 int cuda_attention_finish(const struct cuda_attention_finish *p, struct CUstream_st *stream)
@@ -73,6 +77,6 @@ int cuda_attention_finish(const struct cuda_attention_finish *p, struct CUstream
     if (p->tokens * p->heads == 0 || p->width == 0)
         return cudaSuccess;
     return p->o_dtype == DTYPE_BF16
-               ? launch(finish_kernel<__nv_bfloat16>, grid, block, 0, stream, *p)
-               : launch(finish_kernel<float>, grid, block, 0, stream, *p);
+               ? launch_dependent(finish_kernel<__nv_bfloat16>, grid, block, 0, stream, *p)
+               : launch_dependent(finish_kernel<float>, grid, block, 0, stream, *p);
 }

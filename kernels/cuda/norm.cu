@@ -48,6 +48,8 @@ static __device__ __forceinline__ void store_some(__nv_bfloat16 *to, const float
 template <class T, int WIDTH>
 static __global__ void __launch_bounds__(NORM_THREADS_MAX) norm_kernel(struct cuda_rms_norm p)
 {
+    dependents_launch();
+    dependency_wait();
     DYNAMIC_SHARED(float, parts);
     int64_t row = blockIdx.x, begin = (int64_t)threadIdx.x * WIDTH,
             step = (int64_t)blockDim.x * WIDTH;
@@ -92,8 +94,8 @@ template <class T> static cudaError_t norm(const struct cuda_rms_norm *p, cudaSt
     dim3 grid((unsigned)p->rows), block((unsigned)threads);
     size_t shared_bytes = 32 * sizeof(float);
     if (by_four)
-        return launch(norm_kernel<T, 4>, grid, block, shared_bytes, stream, *p);
-    return launch(norm_kernel<T, 1>, grid, block, shared_bytes, stream, *p);
+        return launch_dependent(norm_kernel<T, 4>, grid, block, shared_bytes, stream, *p);
+    return launch_dependent(norm_kernel<T, 1>, grid, block, shared_bytes, stream, *p);
 }
 
 int cuda_rms_norm(const struct cuda_rms_norm *p, struct CUstream_st *stream)

@@ -81,11 +81,10 @@ template <int TYPE, int NT> struct stage {
     static constexpr int pieces = scales + (TYPE == PRODUCT_BF16 ? 0 : 2);
     static constexpr int bytes = pieces * 512;
 
-    /* Starts the copies of a step; x[i] points at columns 8 c of input row g of tile i. */
-    __device__ static __forceinline__ void load(unsigned char *own, const cuda_matrix &w,
-                                                const bundle_view &v,
-                                                const __nv_bfloat16 *const (&x)[NT], int step,
-                                                int ends_group)
+    /* Starts the copies of a step's weights, which nobody writes. */
+    __device__ static __forceinline__ void load_weights(unsigned char *own, const cuda_matrix &w,
+                                                        const bundle_view &v, int step,
+                                                        int ends_group)
     {
         const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4, line = (step * 4 + c) * words;
         const unsigned char *p = v.data + (int64_t)line * v.line_bytes + g * 16;
@@ -95,9 +94,6 @@ template <int TYPE, int NT> struct stage {
             cp_async_16(own + (2 * i + 1) * 512, p + 128,
                         line + i < v.lines && 128 + g * 16 < v.line_bytes);
         }
-#pragma unroll
-        for (int i = 0; i < NT; i++)
-            cp_async_16(own + (inputs + i) * 512, x[i] + step * STEP, true);
         if constexpr (TYPE != PRODUCT_BF16) {
             if (ends_group) { /* 4 rows of one block, or with bf16 the 8 around them */
                 int group = (v.first + (step + 1) * STEP - 1) / w.step,
@@ -111,6 +107,15 @@ template <int TYPE, int NT> struct stage {
                 }
             }
         }
+    }
+
+    /* And of its inputs; x[i] points at columns 8 c of input row g of tile i. */
+    __device__ static __forceinline__ void
+    load_inputs(unsigned char *own, const __nv_bfloat16 *const (&x)[NT], int step)
+    {
+#pragma unroll
+        for (int i = 0; i < NT; i++)
+            cp_async_16(own + (inputs + i) * 512, x[i] + step * STEP, true);
         cp_async_commit();
     }
 
@@ -180,7 +185,7 @@ template <int TYPE> DEVICE uint4 input_pairs(uint4 x)
 }
 
 /* sum[tile][NT][4] += the steps [begin, end) of a bundle; `ring` is this warp's. */
-template <int TYPE, int NT>
+template <int TYPE, int NT, int WAITS>
 static __device__ __forceinline__ void
 multiply_steps(float (&sum)[TILES][NT][4], unsigned char *ring, const cuda_matrix &w,
                const bundle_view &v, const __nv_bfloat16 *const (&x)[NT], int begin, int end)
@@ -191,10 +196,17 @@ multiply_steps(float (&sum)[TILES][NT][4], unsigned char *ring, const cuda_matri
     auto ends_group = [&](int step) {
         return SCALES && ((v.first + (step + 1) * STEP) % w.step == 0 || step + 1 == end);
     };
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++)
+        if (begin + i < end)
+            stage::load_weights(ring + i * stage::bytes + lane * 16, w, v, begin + i,
+                                ends_group(begin + i));
+    if (WAITS) /* weights may come while the kernel before still runs */
+        dependency_wait();
+#pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (begin + i < end)
-            stage::load(ring + i * stage::bytes + lane * 16, w, v, x, begin + i,
-                        ends_group(begin + i));
+            stage::load_inputs(ring + i * stage::bytes + lane * 16, x, begin + i);
         else
             cp_async_commit();
     }
@@ -202,11 +214,13 @@ multiply_steps(float (&sum)[TILES][NT][4], unsigned char *ring, const cuda_matri
     int slot = 0;
     for (int step = begin; step < end; step++) {
         const int ahead = step + STAGES - 1, free_slot = (slot + STAGES - 1) % STAGES;
-        if (ahead < end)
-            stage::load(ring + free_slot * stage::bytes + lane * 16, w, v, x, ahead,
-                        ends_group(ahead));
-        else
+        if (ahead < end) {
+            unsigned char *to = ring + free_slot * stage::bytes + lane * 16;
+            stage::load_weights(to, w, v, ahead, ends_group(ahead));
+            stage::load_inputs(to, x, ahead);
+        } else {
             cp_async_commit();
+        }
         cp_async_wait<STAGES - 1>();
         const unsigned char *own = ring + slot * stage::bytes + lane * 16;
         slot = (slot + 1) % STAGES;
@@ -337,9 +351,8 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product(const cuda_produ
                (int64_t)min(first_row + 8 * i + g, p.rows - 1) * p.x_row + matrix * p.x_matrix +
                8 * c;
     float sum[TILES][NT][4] = {};
-    dependency_wait();
-    multiply_steps<TYPE, NT>(sum, ring, p.w, v, x, begin, end);
     dependents_launch();
+    multiply_steps<TYPE, NT, 1>(sum, ring, p.w, v, x, begin, end);
     float *sums = (float *)shared;
     meet_warps<NT>(sums, sum);
 
@@ -385,6 +398,7 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cu
     DYNAMIC_SHARED(unsigned char, shared);
     unsigned char *ring = shared + threadIdx.x / 32 * STAGES * stage<TYPE, NT>::bytes;
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+    dependents_launch();
     dependency_wait();
     if ((int)blockIdx.y >= *p.n_active)
         return;
@@ -407,9 +421,9 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cu
 #pragma unroll 1
         for (int which = 0; which <= IS_GATE_UP; which++) {
             float sum[TILES][NT][4] = {};
-            multiply_steps<TYPE, NT>(sum, ring, which == 0 ? w : p.up,
-                                     view_bundle(which == 0 ? w : p.up, expert, blockIdx.x), x,
-                                     begin, end);
+            multiply_steps<TYPE, NT, 0>(sum, ring, which == 0 ? w : p.up,
+                                        view_bundle(which == 0 ? w : p.up, expert, blockIdx.x), x,
+                                        begin, end);
             meet_warps<NT>(sums + which * WARPS * NT * 8 * BUNDLE_ROWS, sum);
         }
         const int rows = min(NT * 8, n_rows - from);
@@ -428,7 +442,6 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cu
         }
         __syncthreads(); /* the next round's copies may land where the sums are */
     }
-    dependents_launch();
 }
 
 DEVICE float word_number(const cuda_matrix &w, const unsigned char *block, int line_bytes, int row,
@@ -489,6 +502,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) plain(const cuda_product
 {
     DYNAMIC_SHARED(float, shared);
     const int blocks = (p.w.n + 15) / 16, matrix = blockIdx.x / blocks, block = blockIdx.x % blocks;
+    dependents_launch();
     dependency_wait();
     const float *x = (const float *)p.x + blockIdx.y * p.x_row + matrix * p.x_matrix;
     const float sum = plain_sum(shared, p.w, matrix, block, x);
@@ -503,6 +517,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS)
     plain_experts(const cuda_expert_product p, const int *ids, int first)
 {
     DYNAMIC_SHARED(float, shared);
+    dependents_launch();
     dependency_wait();
     const int pair = blockIdx.y, expert = ids[pair] - first;
     if (expert < 0 || expert >= p.product.w.count)
@@ -519,6 +534,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS)
 static __global__ void __launch_bounds__(256)
     round_inputs(__nv_bfloat16 *y, const float *x, int64_t x_row, int columns, int padded)
 {
+    dependents_launch();
     dependency_wait();
     const float *from = x + blockIdx.x * x_row;
     __nv_bfloat16 *to = y + (int64_t)blockIdx.x * padded;

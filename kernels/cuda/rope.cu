@@ -11,6 +11,8 @@ enum { ROPE_THREADS = 256 };
 template <class T>
 static __global__ void __launch_bounds__(ROPE_THREADS) rope_kernel(struct cuda_rope p)
 {
+    dependents_launch();
+    dependency_wait();
     int64_t i = (int64_t)blockIdx.x * ROPE_THREADS + threadIdx.x, pairs = p.d_r / 2;
     if (i >= p.tokens * p.heads * pairs)
         return;
@@ -26,6 +28,7 @@ int cuda_rope(const struct cuda_rope *p, struct CUstream_st *stream)
     if (pairs == 0)
         return cudaSuccess;
     dim3 grid((unsigned)((pairs + ROPE_THREADS - 1) / ROPE_THREADS)), block(ROPE_THREADS);
-    return p->y_dtype == DTYPE_BF16 ? launch(rope_kernel<__nv_bfloat16>, grid, block, 0, stream, *p)
-                                    : launch(rope_kernel<float>, grid, block, 0, stream, *p);
+    return p->y_dtype == DTYPE_BF16
+               ? launch_dependent(rope_kernel<__nv_bfloat16>, grid, block, 0, stream, *p)
+               : launch_dependent(rope_kernel<float>, grid, block, 0, stream, *p);
 }

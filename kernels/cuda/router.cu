@@ -163,6 +163,8 @@ static __device__ void write_weights(float *weights, const float *scores, const 
 /* Grid: tokens, of one warp each.  Shared memory: layout_of. */
 static __global__ void __launch_bounds__(WARP) router_kernel(struct cuda_router p)
 {
+    dependents_launch();
+    dependency_wait();
     DYNAMIC_SHARED(float, scores);
     struct router_layout at = layout_of(p.params);
     int lane = (int)threadIdx.x, n = p.params.n_experts;
@@ -200,6 +202,6 @@ int cuda_router(const struct cuda_router *p, struct CUstream_st *stream)
 {
     if (p->tokens == 0 || p->params.n_chosen == 0)
         return cudaSuccess;
-    return launch(router_kernel, dim3((unsigned)p->tokens), dim3(WARP),
-                  (size_t)layout_of(p->params).bytes, stream, *p);
+    return launch_dependent(router_kernel, dim3((unsigned)p->tokens), dim3(WARP),
+                            (size_t)layout_of(p->params).bytes, stream, *p);
 }

@@ -140,6 +140,31 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
     return cudaSuccess;
 }
 
+/* There are no graphs here: callers go on without. */
+cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode)
+{
+    return cudaErrorNotSupported;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *)
+{
+    return set_error(cudaErrorNotSupported);
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned long long)
+{
+    return set_error(cudaErrorNotSupported);
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t)
+{
+    return set_error(cudaErrorNotSupported);
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t)
+{
+    return set_error(cudaErrorNotSupported);
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t)
+{
+    return set_error(cudaErrorNotSupported);
+}
 cudaError_t cudaDeviceSynchronize(void)
 {
     return cudaSuccess;
