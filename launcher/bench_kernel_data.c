@@ -100,6 +100,8 @@ enum status kernel_matrices(struct kernel_bench *bench, struct matrix *w, int co
 {
     for (int i = 0; i < copies; i++) {
         w[i] = shape_of(dtype, count, n, k);
+        if (dtype == DTYPE_BF16 && bench->options->activation_dtype == ACTIVATION_BF16)
+            w[i].input = DTYPE_BF16;
         TRY(arena_take(&bench->cold, &w[i].data, matrix_bytes(&w[i])));
         if (matrix_is_quantized(&w[i]))
             TRY(arena_take(&bench->cold, &w[i].scales.data, matrix_scale_bytes(&w[i])));

@@ -147,6 +147,7 @@ static struct weight_loader_options loader_options(const struct engine *e)
     return (struct weight_loader_options){
         .keeps_expanded = e->options.mla_mode != MLA_ABSORB,
         .to_i8 = e->options.has_i8_weights,
+        .rounds_inputs = e->options.rounds_inputs,
         .on_progress = e->options.on_progress,
         .progress_context = e->options.progress_context,
     };

@@ -163,6 +163,15 @@ static enum dtype resident_dtype(const struct loader *l, const struct weight_ite
     return weight_resident_dtype(&as, source, l->options->to_i8);
 }
 
+/* What input rows of the matrix are rounded to.  The router's are not: a score that moves a little may
+ * choose another expert. */
+static enum dtype input_dtype(const struct loader *l, const struct weight_item *item,
+                              enum dtype dtype)
+{
+    int rounds = l->options->rounds_inputs && dtype == DTYPE_BF16 && item->field != WEIGHT_ROUTER;
+    return rounds ? DTYPE_BF16 : DTYPE_F32;
+}
+
 static void set_shape(struct matrix *w, int64_t n, int64_t k)
 {
     w->n = n;
@@ -172,9 +181,10 @@ static void set_shape(struct matrix *w, int64_t n, int64_t k)
 
 /* W^UK and W^UV of each head.  The columns of the transposed W^UK are rows of the file: its groups
  * begin elsewhere in each head. */
-static enum status lay_out_latent(struct loader *l, struct mla_weights *mla,
+static enum status lay_out_latent(struct loader *l, const struct weight_item *item,
                                   const struct weight_source *source)
 {
+    struct mla_weights *mla = &l->weights->layer[item->layer].mla;
     const struct model_config *c = l->config;
     int heads = (int)span_size(l->plan->heads);
     int64_t head_rows = c->d_n + c->d_v;
@@ -185,7 +195,10 @@ static enum status lay_out_latent(struct loader *l, struct mla_weights *mla,
         transposed.shift = head_rows;
     }
     mla->w_uk_t = mla->w_uk = mla->w_uv =
-        (struct matrix){.dtype = source->dtype, .count = heads, .scales = scales};
+        (struct matrix){.dtype = source->dtype,
+                        .input = input_dtype(l, item, source->dtype),
+                        .count = heads,
+                        .scales = scales};
     mla->w_uk_t.scales = transposed;
     set_shape(&mla->w_uk_t, c->d_c, c->d_n);
     set_shape(&mla->w_uk, l->options->keeps_expanded ? c->d_n : 0, c->d_c);
@@ -220,7 +233,7 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
     if (vector != NULL)
         return arena_tensor(l->arena, vector, DTYPE_F32, 1, dim);
     if (item->field == WEIGHT_UKV)
-        return lay_out_latent(l, &l->weights->layer[item->layer].mla, &source);
+        return lay_out_latent(l, item, &source);
     if (item->field == WEIGHT_EMBEDDING) {
         TRY(arena_tensor(l->arena, &l->weights->embedding, source.dtype, 2, dim));
         if (!l->config->ties_embeddings)
@@ -233,6 +246,7 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
                               .k = dim[1],
                               .units = units_of(l, item, &columns),
                               .scales = column_scales(&source, columns.begin)};
+    matrix->input = input_dtype(l, item, matrix->dtype);
     if (matrix->dtype == DTYPE_I8)
         matrix->scales = weight_i8_scales(columns.begin);
     return take_matrix(l, matrix);

@@ -15,6 +15,7 @@
 struct weight_loader_options {
     int keeps_expanded; /* also W^UK in expanded order (mla_mode other than absorb) */
     int to_i8;          /* the large matrices in 8 bits (weight_quantize.h), else all as stored */
+    int rounds_inputs;  /* matrices of BF16 but the router take input rows rounded to it */
     void (*on_progress)(void *context, int64_t done, int64_t total); /* bytes; may be NULL */
     void *progress_context;
 };

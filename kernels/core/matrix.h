@@ -48,6 +48,17 @@
  *     fma(scale * x_scale, sum over the run of number_j * q_j, sum)
  * over its runs, from zero; the inner sum is exact.  A run with an infinity or NaN
  * in x has x_scale NaN, and so has every output of that row.
+ *
+ * BF16 may be multiplied in bf16 arithmetic, which does two columns at a time on
+ * CPUs that have it.  Numbers of input rows are rounded to bf16.  The chain goes
+ * over the pairs of columns that share a word, in order, and over each from the
+ * second to the first:
+ *     sum = fma(w_1, x_1, sum), then sum = fma(w_0, x_0, sum).
+ * Every operation rounds once, to nearest, ties to even.  What it takes and what
+ * it gives are 0 when below 2^-126, where a result is judged as rounded to 24
+ * bits there too.  A unit that begins or ends inside a pair has x = 0 for the
+ * other column.  A slice that begins at an odd column of its tensor has other
+ * pairs, and may differ in last bits; widths of published models have none.
  */
 #ifndef KERNELS_CORE_MATRIX_H
 #define KERNELS_CORE_MATRIX_H

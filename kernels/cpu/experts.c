@@ -14,23 +14,23 @@
 #include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/product.h"
 #include "kernels/cpu/tables.h"
+#include "kernels/cpu/unit_tree.h"
 
 #include <assert.h>
 
 enum {
     TOKEN_TILE = 512,
-    BATCH = 96,       /* rows of an expert at once: those that a strip of gemm.c takes */
-    ROUND_ROWS = 192, /* rows of a round, of one expert or of many */
-    LEVELS = 4        /* unit sums waiting for their partner in a tree of 8 */
+    BATCH = 96,      /* rows of an expert at once: product_i8.c takes as many, product.c 100 */
+    ROUND_ROWS = 192 /* rows of a round, of one expert or of many */
 };
 
 /* The scratch memory of one tile. */
 struct scratch {
-    int32_t *begin;       /* [local experts + 1]: first pair of each */
-    int32_t *pair;        /* [tokens x K]: token x K + choice, by expert, then by token */
-    float *level[LEVELS]; /* [tokens, d]: sums of units */
-    float *x, *y;         /* [round, d] */
-    float *gate, *up;     /* [round, columns] */
+    int32_t *begin;            /* [local experts + 1]: first pair of each */
+    int32_t *pair;             /* [tokens x K]: token x K + choice, by expert, then by token */
+    float *level[TREE_LEVELS]; /* [tokens, d]: sums of units */
+    float *x, *y;              /* [round, d] */
+    float *gate, *up;          /* [round, columns] */
 };
 
 /* Some rows of one expert. */
@@ -136,10 +136,10 @@ struct share {
     const struct tile *tile;
     int thread, n_threads;
     int64_t d_begin, d_end;       /* blocks of the d outputs: all of its sums stay in them */
-    int64_t begin, end;           /* the same in numbers */
+    int64_t begin;                /* the first of them */
     int64_t gate_begin, gate_end; /* blocks of an expert's columns */
     struct round round;
-    int unit, depth, has[LEVELS]; /* where it is in the tree of units */
+    struct unit_tree tree; /* its numbers of each token */
 };
 
 /* The next batches, in order of experts.  The same on every thread. */
@@ -211,37 +211,6 @@ static void first_half(const struct share *share)
     }
 }
 
-/* This thread's numbers of level `a` of the tree = itself + level b. */
-static void meet_levels(const struct share *share, int a, int b)
-{
-    const struct tile *tile = share->tile;
-    int64_t d = tile->w->gate.k, n = share->end - share->begin;
-    for (int64_t t = 0; t < tile->x->dim[0]; t++) {
-        float *to = tile->s.level[a] + t * d + share->begin;
-        const float *from = tile->s.level[b] + t * d + share->begin;
-        if (!share->has[a])
-            memcpy(to, from, (size_t)n * sizeof *to);
-        for (int64_t i = 0; i < n && share->has[a]; i++)
-            to[i] += from[i];
-    }
-}
-
-/* Ends units until `unit` is the one that sums go to. */
-static void end_units_before(struct share *share, int unit)
-{
-    for (; share->unit < unit; share->unit++) {
-        share->depth++;
-        for (int done = share->unit + 1; done % 2 == 0; done /= 2) {
-            int b = --share->depth, a = b - 1;
-            if (share->has[b])
-                meet_levels(share, a, b);
-            share->has[a] |= share->has[b];
-        }
-        if (share->depth < LEVELS)
-            share->has[share->depth] = 0;
-    }
-}
-
 /* The unit of an expert. */
 static int unit_of(const struct expert_weights *w, int expert)
 {
@@ -256,25 +225,25 @@ static void second_half(struct share *share)
 {
     const struct tile *tile = share->tile;
     const struct scratch *s = &tile->s;
-    int64_t d = tile->w->gate.k, columns = tile->w->gate.n, n = share->end - share->begin;
+    struct unit_tree *units = &share->tree;
+    int64_t d = tile->w->gate.k, columns = tile->w->gate.n, n = units->n;
     int32_t n_chosen = (int32_t)tile->weights->dim[1];
     for (int b = 0; b < share->round.n_batches; b++) {
         const struct batch *batch = &share->round.batch[b];
         struct matrix down = matrix_at(&tile->w->down, batch->expert);
         float *y = s->y + batch->at * d;
-        end_units_before(share, unit_of(tile->w, batch->expert));
-        float *sum = s->level[share->depth];
-        if (!share->has[share->depth])
-            for (int64_t t = 0; t < tile->x->dim[0]; t++)
-                memset(sum + t * d + share->begin, 0, (size_t)n * sizeof *sum);
-        share->has[share->depth] = 1;
+        unit_tree_move(units, unit_of(tile->w, batch->expert));
+        float *sum = units->level[units->depth];
+        for (int64_t t = 0; t < tile->x->dim[0] && !units->has[units->depth]; t++)
+            memset(sum + t * d, 0, (size_t)n * sizeof *sum);
+        units->has[units->depth] = 1;
         ISA(product)
         (y, d, s->gate + batch->at * columns, columns, batch->n_rows, &down, share->d_begin,
          share->d_end);
         for (int64_t r = 0; r < batch->n_rows; r++) {
             int32_t pair = s->pair[batch->pair + r];
             float weight = *tensor_f32_2(tile->weights, pair / n_chosen, pair % n_chosen);
-            float *to = sum + pair / n_chosen * d + share->begin;
+            float *to = sum + pair / n_chosen * d;
             const float *from = y + r * d + share->begin;
             for (int64_t i = 0; i < n; i++)
                 to[i] = fmaf(weight, from[i], to[i]);
@@ -285,13 +254,13 @@ static void second_half(struct share *share)
 static void store_sum(struct share *share)
 {
     const struct tile *tile = share->tile;
-    int64_t d = tile->w->gate.k;
-    size_t bytes = (size_t)(share->end - share->begin) * sizeof(float);
-    end_units_before(share, UNITS);
-    for (int64_t t = 0; t < tile->x->dim[0]; t++) {
+    struct unit_tree *units = &share->tree;
+    size_t bytes = (size_t)units->n * sizeof(float);
+    unit_tree_move(units, UNITS);
+    for (int64_t t = 0; t < units->rows; t++) {
         float *to = tensor_f32(tile->u, t) + share->begin;
-        if (share->has[0])
-            memcpy(to, tile->s.level[0] + t * d + share->begin, bytes);
+        if (units->has[0])
+            memcpy(to, units->level[0] + t * units->stride, bytes);
         else
             memset(to, 0, bytes);
     }
@@ -308,7 +277,12 @@ static void tile_part(void *context, int thread, int n_threads)
     blocks_part(matrix_blocks(&w->down), thread, n_threads, &share.d_begin, &share.d_end);
     blocks_part(matrix_blocks(&w->gate), thread, n_threads, &share.gate_begin, &share.gate_end);
     share.begin = min_64(share.d_begin * MATRIX_BLOCK, w->gate.k);
-    share.end = min_64(share.d_end * MATRIX_BLOCK, w->gate.k);
+    share.tree =
+        (struct unit_tree){.rows = tile->x->dim[0],
+                           .stride = w->gate.k,
+                           .n = min_64(share.d_end * MATRIX_BLOCK, w->gate.k) - share.begin};
+    for (int i = 0; i < TREE_LEVELS; i++)
+        share.tree.level[i] = tile->s.level[i] + share.begin;
     for (;;) {
         round_next(&share.round, &tile->s, w->gate.count, capacity);
         if (share.round.n_batches == 0)

@@ -22,11 +22,16 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   target_compile_options(cpu_avx512vnni PRIVATE $<TARGET_PROPERTY:cpu_avx512,COMPILE_OPTIONS>
     -mavx512vnni)
   target_compile_definitions(cpu_avx512vnni PRIVATE ISA_AVX512 ISA_VNNI)
+  # products of pairs of bf16 once more for AVX-512 with BF16, chosen in the same way
+  add_library(cpu_avx512bf16 OBJECT ${CMAKE_CURRENT_SOURCE_DIR}/kernels/cpu/product.c)
+  target_compile_options(cpu_avx512bf16 PRIVATE $<TARGET_PROPERTY:cpu_avx512,COMPILE_OPTIONS>
+    -mavx512bf16)
+  target_compile_definitions(cpu_avx512bf16 PRIVATE ISA_AVX512 ISA_BF16)
   if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
     target_compile_options(cpu_avx2 PRIVATE -fno-var-tracking)
-    target_compile_options(cpu_avx512 PRIVATE -fno-var-tracking) # and so for VNNI
+    target_compile_options(cpu_avx512 PRIVATE -fno-var-tracking) # and so for the next two
   endif()
   target_sources(cpu PRIVATE $<TARGET_OBJECTS:cpu_avx2> $<TARGET_OBJECTS:cpu_avx512>
-    $<TARGET_OBJECTS:cpu_avx512vnni>)
+    $<TARGET_OBJECTS:cpu_avx512vnni> $<TARGET_OBJECTS:cpu_avx512bf16>)
   target_compile_definitions(cpu PRIVATE CPU_HAS_X86_TABLES)
 endif()

@@ -17,6 +17,8 @@
 #include <immintrin.h>
 #if defined(ISA_VNNI) /* product_i8.c only */
 #define ISA(name) name##_avx512vnni
+#elif defined(ISA_BF16) /* product.c only */
+#define ISA(name) name##_avx512bf16
 #else
 #define ISA(name) name##_avx512
 #endif
@@ -42,9 +44,9 @@ enum { LANES = 16 };
 
 #if defined(ISA_AVX512)
 
-/* Rows by blocks of product.c: as many sums as registers hold beside the weights, and blocks of one
- * bundle. */
-enum { ONE_BLOCKS = 4, THREE_BLOCKS = 4, SIX_BLOCKS = 4, TILE_BLOCKS = 2 };
+/* Tiles of product_tiles.h: blocks that 1 row takes, up to 3, up to 6, up to TILE_ROWS.  As many sums as
+ * registers hold beside the weights, and blocks of one bundle. */
+enum { ONE_ROW_BLOCKS = 4, THREE_ROW_BLOCKS = 4, SIX_ROW_BLOCKS = 4, TILE_BLOCKS = 2 };
 enum { TILE_ROWS = 10 };
 /* Sums of attention_piece.c, and the most queries that share them. */
 enum { SCORE_TILE = 16, SCORE_QUERIES = 8, SUM_TILE = 16, SUM_QUERIES = 8 };
@@ -91,10 +93,10 @@ static inline struct lanes lanes_load_f8(const uint8_t *x)
     return (struct lanes){_mm512_cvtph_ps(half)};
 }
 
-/* Column c of a line (matrix.h) of BF16: the upper halves of f32 as they are, or moved up. */
-static inline struct lanes lanes_line_bf16(const void *line, int c)
+/* Number c of pairs of BF16: the upper half of an f32 as it is, or moved up. */
+static inline struct lanes lanes_of_pairs(struct lanes pairs, int c)
 {
-    __m512i words = _mm512_loadu_si512(line);
+    __m512i words = _mm512_castps_si512(pairs.v);
     __m512i upper = c == 0 ? _mm512_slli_epi32(words, 16)
                            : _mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000));
     return (struct lanes){_mm512_castsi512_ps(upper)};
@@ -235,7 +237,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 
 #elif defined(ISA_AVX2)
 
-enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
+enum { ONE_ROW_BLOCKS = 4, THREE_ROW_BLOCKS = 2, SIX_ROW_BLOCKS = 1, TILE_BLOCKS = 1 };
 enum { TILE_ROWS = 6 };
 enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
 enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
@@ -290,17 +292,17 @@ static inline __m256i lanes_words(const void *line, int half)
     return _mm256_loadu_si256((const __m256i *)line + half);
 }
 
-static inline __m256 lanes_half_bf16(__m256i words, int c)
+static inline __m256 lanes_half_pairs(__m256 pairs, int c)
 {
+    __m256i words = _mm256_castps_si256(pairs);
     return _mm256_castsi256_ps(c == 0
                                    ? _mm256_slli_epi32(words, 16)
                                    : _mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000)));
 }
 
-static inline struct lanes lanes_line_bf16(const void *line, int c)
+static inline struct lanes lanes_of_pairs(struct lanes pairs, int c)
 {
-    return (struct lanes){lanes_half_bf16(lanes_words(line, 0), c),
-                          lanes_half_bf16(lanes_words(line, 1), c)};
+    return (struct lanes){lanes_half_pairs(pairs.a, c), lanes_half_pairs(pairs.b, c)};
 }
 
 static inline __m256 lanes_half_f8(__m256i words, int c)
@@ -398,7 +400,7 @@ static inline void lanes_sums(float *sums, const struct lanes *x)
 
 #else
 
-enum { ONE_BLOCKS = 4, THREE_BLOCKS = 2, SIX_BLOCKS = 1, TILE_BLOCKS = 1 };
+enum { ONE_ROW_BLOCKS = 4, THREE_ROW_BLOCKS = 2, SIX_ROW_BLOCKS = 1, TILE_BLOCKS = 1 };
 enum { TILE_ROWS = 6 };
 enum { SCORE_TILE = 4, SCORE_QUERIES = 2, SUM_TILE = 4, SUM_QUERIES = 4 };
 enum { ROW_BATCH = 32, COPIES_ROWS = 1 };
@@ -458,12 +460,11 @@ static inline uint32_t lanes_word(const void *line, int i)
     return word;
 }
 
-static inline struct lanes lanes_line_bf16(const void *line, int c)
+static inline struct lanes lanes_of_pairs(struct lanes pairs, int c)
 {
-    struct lanes y;
     for (int i = 0; i < LANES; i++)
-        y.v[i] = bf16_to_f32((uint16_t)(lanes_word(line, i) >> (16 * c)));
-    return y;
+        pairs.v[i] = bf16_to_f32((uint16_t)(lanes_word(pairs.v, i) >> (16 * c)));
+    return pairs;
 }
 
 static inline struct lanes lanes_line_f8(const void *line, int c)
@@ -549,18 +550,8 @@ static inline struct lanes lanes_scale(struct lanes x, struct lanes shifted)
 
 #endif
 
-/* Asks for the cache line at `x`, which need not exist. */
-static inline void lanes_prefetch(const void *x)
-{
-#if defined(ISA_AVX512) || defined(ISA_AVX2)
-    _mm_prefetch(x, _MM_HINT_T0);
-#else
-    (void)x;
-#endif
-}
-
-/* The same into the second-level cache.  Inlined always: gcc 12 takes a function that only prefetches
- * for one without effects and drops its calls, as it does those of lanes_prefetch. */
+/* Asks for the cache line at `x`, which need not exist, in the second-level cache.  Inlined always: gcc 12
+ * takes a function that only prefetches for one without effects and drops its calls. */
 static ALWAYS_INLINE void lanes_prefetch_2(const void *x)
 {
 #if defined(ISA_AVX512) || defined(ISA_AVX2)
@@ -612,6 +603,12 @@ static inline struct lanes lanes_load_as(const void *x, int64_t at, enum dtype d
     if (dtype == DTYPE_F16)
         return lanes_load_f16((const uint16_t *)x + at);
     return lanes_load((const float *)x + at);
+}
+
+/* Column c of a line (matrix.h) of BF16. */
+static inline struct lanes lanes_line_bf16(const void *line, int c)
+{
+    return lanes_of_pairs(lanes_load(line), c);
 }
 
 /* The sum of the lanes: i + (i + 8), then + 4, + 2, + 1. */

@@ -12,6 +12,11 @@
 void ISA(product)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
                   const struct matrix *w, int64_t begin, int64_t end);
 
+/* The same for weights of other types than I8, and k > 0.  One form for each instruction set; AVX-512 has a
+ * second, for CPUs with AVX512_BF16 and rows that are rounded to BF16, that product takes where it can. */
+void ISA(product_form)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,
+                       const struct matrix *w, int64_t begin, int64_t end);
+
 /* The same for I8 weights and k > 0, which product calls.  One form for each instruction set; AVX-512 has
  * a second, for CPUs with VNNI, that product_i8 takes where it can. */
 void ISA(product_i8)(float *y, int64_t y_stride, const float *x, int64_t x_stride, int64_t rows,

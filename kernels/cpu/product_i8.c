@@ -12,6 +12,7 @@
  */
 #include "kernels/cpu/lanes_i8.h"
 #include "kernels/cpu/product.h"
+#include "kernels/cpu/unit_tree.h"
 
 #include <assert.h>
 
@@ -19,8 +20,7 @@ enum {
     PANEL_BYTES = 3 << 19, /* of rounded rows: 96 of 15,000 columns */
     PANEL_ROWS = 96,
     AHEAD = 8192, /* bytes of a bundle that are asked for before their use */
-    TILE_WIDTH = I8_BLOCKS * MATRIX_BLOCK,
-    LEVELS = 4 /* sums waiting for their partner in a tree of 8 */
+    TILE_WIDTH = I8_BLOCKS * MATRIX_BLOCK
 };
 
 /* Columns that are rounded and summed together. */
@@ -281,38 +281,7 @@ static void tiles_run(float *sums, int height, const struct row_run *row, const 
     }
 }
 
-/* --- units --- */
-
-static void add_sums(float *a, const float *b, int64_t count)
-{
-    for (int64_t i = 0; i < count; i += LANES)
-        lanes_store(a + i, lanes_add(lanes_load(a + i), lanes_load(b + i)));
-}
-
-/* The sums of units on their way through the tree of matrix.h: at most LEVELS wait. */
-struct tree {
-    float (*level)[PANEL_ROWS * TILE_WIDTH];
-    int depth, unit;
-    int has[LEVELS + 1]; /* the level holds a sum */
-    int64_t count;
-};
-
-/* Ends the units before `unit`, so that level `depth` is its own. */
-static void tree_move(struct tree *tree, int unit)
-{
-    for (; tree->unit < unit; tree->unit++) {
-        tree->depth++;
-        for (int done = tree->unit + 1; done % 2 == 0; done /= 2) {
-            int b = --tree->depth, a = b - 1;
-            if (tree->has[a] && tree->has[b])
-                add_sums(tree->level[a], tree->level[b], tree->count);
-            else if (tree->has[b])
-                memcpy(tree->level[a], tree->level[b], (size_t)tree->count * sizeof(float));
-            tree->has[a] |= tree->has[b];
-        }
-        tree->has[tree->depth] = 0;
-    }
-}
+/* --- blocks --- */
 
 /* What blocks [block, block + I8_BLOCKS) of w are read from; the last one repeats past `end`. */
 struct source {
@@ -354,17 +323,19 @@ static void blocks_product(float (*level)[PANEL_ROWS * TILE_WIDTH], const char *
                            const struct source *source)
 {
     int padded = tiles->n_tiles * tiles->height;
-    struct tree tree = {.level = level, .count = (int64_t)padded * TILE_WIDTH};
+    struct unit_tree tree = {.rows = 1, .n = (int64_t)padded * TILE_WIDTH};
+    for (int i = 0; i < TREE_LEVELS; i++)
+        tree.level[i] = level[i];
     for (struct run run = run_first(w); run.begin < w->k; run_next(&run, w)) {
         const struct row_run *row = (const struct row_run *)(const void *)panel;
         const struct stripe stripe = stripe_of(w, source, &run);
         panel += (size_t)padded * sizeof *row;
-        tree_move(&tree, run.unit);
+        unit_tree_move(&tree, run.unit);
         tree.has[tree.depth] = 1;
-        tiles_run(level[tree.depth], tiles->height, row, panel, &stripe, tiles->n_tiles);
+        tiles_run(tree.level[tree.depth], tiles->height, row, panel, &stripe, tiles->n_tiles);
         panel += padded * stripe.n_lines * WORD_BYTES;
     }
-    tree_move(&tree, UNITS);
+    unit_tree_move(&tree, UNITS);
     assert(tree.has[0]);
 }
 
@@ -373,7 +344,7 @@ static void panel_product(float *y, int64_t y_stride, const float *x, int64_t x_
                           const struct matrix *w, int64_t begin, int64_t end)
 {
     _Alignas(64) char panel[PANEL_BYTES];
-    _Alignas(64) float level[LEVELS][PANEL_ROWS * TILE_WIDTH];
+    _Alignas(64) float level[TREE_LEVELS][PANEL_ROWS * TILE_WIDTH];
     const struct tiles tiles = tiles_of(rows);
     panel_fill(panel, x, x_stride, &tiles, w);
     for (int64_t block = begin; block < end; block += I8_BLOCKS) {

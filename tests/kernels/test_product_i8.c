@@ -1,8 +1,5 @@
 /* Rules of products in integers: the definition of matrix.h, bit by bit, in every form. */
-#include "tests/kernels/kernel_test.h"
-
-typedef void (*product_form)(float *y, int64_t y_stride, const float *x, int64_t x_stride,
-                             int64_t rows, const struct matrix *w, int64_t begin, int64_t end);
+#include "tests/kernels/product_test.h"
 
 void product_i8_form_plain(float *y, int64_t y_stride, const float *x, int64_t x_stride,
                            int64_t rows, const struct matrix *w, int64_t begin, int64_t end);
@@ -57,21 +54,11 @@ static float add_run(float sum, const struct weights *w, int64_t i, const float 
     return fmaf(scale, dot, sum);
 }
 
-/* Output i of one row: units along the tree; NULL *is_empty says that [u, u + n) has columns. */
-static float defined(const struct weights *w, int64_t i, const float *x, int u, int n,
-                     int *is_empty)
+static float unit_sum(const struct weights *w, int64_t i, const float *x, int64_t begin,
+                      int64_t end)
 {
     const struct matrix *m = &w->matrix;
-    if (n > 1) {
-        int left_empty, right_empty;
-        float left = defined(w, i, x, u, n / 2, &left_empty);
-        float right = defined(w, i, x, u + n / 2, n / 2, &right_empty);
-        *is_empty = left_empty && right_empty;
-        return left_empty ? right : right_empty ? left : left + right;
-    }
     float sum = 0.0f;
-    int64_t begin = m->units.begin[u], end = m->units.begin[u + 1];
-    *is_empty = begin == end;
     for (int64_t j = begin; j < end;) {
         int64_t next = j + 1;
         while (next < end && matrix_group(m, 0, next) == matrix_group(m, 0, j))
@@ -80,52 +67,6 @@ static float defined(const struct weights *w, int64_t i, const float *x, int u, 
         j = next;
     }
     return sum;
-}
-
-static float *defined_product(const struct weights *w, const float *x, int64_t rows)
-{
-    int64_t n = w->matrix.n;
-    float *y = floats(rows * n);
-    for (int64_t i = 0; i < rows * n; i++) {
-        int is_empty;
-        y[i] = defined(w, i % n, x + i / n * w->matrix.k, 0, UNITS, &is_empty);
-    }
-    return y;
-}
-
-/* NaN is NaN, whatever its bits. */
-static void assert_same(const float *found, const float *expected, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++)
-        if (isnan(expected[i]) ? !isnan(found[i])
-                               : memcmp(found + i, expected + i, sizeof *found) != 0)
-            fail_msg("element %lld of %lld: found %.9g (%a), expected %.9g (%a)", (long long)i,
-                     (long long)count, (double)found[i], (double)found[i], (double)expected[i],
-                     (double)expected[i]);
-}
-
-/* Every form, all blocks at once and in two parts, writes the defined bits and nothing past a row. */
-static void check(const struct weights *w, const float *x, int64_t rows)
-{
-    int64_t n = w->matrix.n, blocks = matrix_blocks(&w->matrix), stride = n + 3;
-    float *expected = defined_product(w, x, rows);
-    product_form form[4];
-    int n_forms = forms(form);
-    for (int f = 0; f < n_forms; f++) {
-        for (int part = 0; part < 2; part++) { /* cut between bundles */
-            int64_t cut = part * (blocks / 2 + 1) / MATRIX_BUNDLE * MATRIX_BUNDLE;
-            float *y = floats(rows * stride);
-            form[f](y, stride, x, w->matrix.k, rows, &w->matrix, 0, cut);
-            form[f](y, stride, x, w->matrix.k, rows, &w->matrix, cut, blocks);
-            for (int64_t t = 0; t < rows; t++) {
-                assert_same(y + t * stride, expected + t * n, n);
-                for (int64_t j = n; j < stride; j++)
-                    assert_true(isnan(y[t * stride + j]));
-            }
-            free(y);
-        }
-    }
-    free(expected);
 }
 
 /* The columns of a group, where the first begins, and what the scales are stored as. */
@@ -176,15 +117,9 @@ static void units_cut_runs_anywhere(void **state)
     enum { N = 20, K = 61 };
     for (uint64_t seed = 1; seed <= 60; seed++) {
         struct weights w = weights_open(DTYPE_I8, 1, N, K, seed);
-        uint64_t random = seed;
         regroup(&w, 1 + (int64_t)(seed % 24), (int64_t)(seed % 5 % (1 + seed % 24)), DTYPE_F32,
                 seed);
-        for (int u = 1; u < UNITS; u++) { /* some of them empty */
-            int64_t more = (int64_t)(random_bits(&random) % 18);
-            w.matrix.units.begin[u] = w.matrix.units.begin[u - 1] + (more < 4 ? 0 : more);
-            if (w.matrix.units.begin[u] > K)
-                w.matrix.units.begin[u] = K;
-        }
+        cut_units(&w.matrix, seed);
         int64_t rows = 1 + (int64_t)(seed % 14);
         float *x = random_floats(rows * K, seed);
         check(&w, x, rows);
@@ -294,43 +229,9 @@ static void rounding_x_costs_less_than_a_hundredth(void **state)
 static void the_table_multiplies_each_head_and_any_threads_alike(void **state)
 {
     (void)state;
-    enum { T = 11, H = 3, N = 20, K = 24, GAP = 5 };
-    for (int heads = 1; heads <= H; heads += H - 1) { /* one x for every head, or x for all heads */
-        struct weights w = weights_open(DTYPE_I8, H, N, K, 3);
-        float *x = random_floats(T * (heads * K + GAP), 4), *first = NULL;
-        for (int threads = 1; threads <= THREAD_COUNTS; threads++) {
-            float *y = floats(T * (H * N + GAP));
-            struct tensor tx = tensor_3d(x, DTYPE_F32, T, heads, K);
-            struct tensor ty = tensor_3d(y, DTYPE_F32, T, H, N);
-            tx.stride[0] = heads * K + GAP;
-            ty.stride[0] = H * N + GAP;
-            cpu_threads_close();
-            assert_ok(cpu_threads_open(threads));
-            assert_ok(cpu_ops()->gemm_heads(&ty, &tx, &w.matrix, NULL));
-            for (int h = 0; h < H && first == NULL; h++) {
-                struct weights one = w;
-                one.matrix = matrix_at(&w.matrix, h);
-                one.stored += h * N * K;
-                one.scales += h * N * matrix_groups(&w.matrix);
-                for (int t = 0; t < T; t++) {
-                    float *expected =
-                        defined_product(&one, tensor_f32_2(&tx, t, heads == 1 ? 0 : h), 1);
-                    assert_same(tensor_f32_2(&ty, t, h), expected, N);
-                    free(expected);
-                }
-            }
-            if (first != NULL)
-                assert_same(y, first, T * (H * N + GAP));
-            if (first == NULL)
-                first = y;
-            else
-                free(y);
-        }
-        cpu_threads_close();
-        free(first);
-        free(x);
-        weights_close(&w);
-    }
+    struct weights w = weights_open(DTYPE_I8, 3, 20, 24, 3);
+    check_heads(&w);
+    weights_close(&w);
 }
 
 int main(void)
