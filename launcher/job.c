@@ -58,6 +58,7 @@ static struct engine_options engine_options_of(const struct options *options,
     engine.kv_placement = options->kv_placement == PLACEMENT_SHARDED ? KV_SHARDED : KV_REPLICATED;
     engine.has_i8_weights = options->weight_dtype == WEIGHT_INT8;
     engine.rounds_inputs = options->activation_dtype == ACTIVATION_BF16;
+    engine.keeps_inputs = options->activation_dtype == ACTIVATION_F32;
     engine.mla_mode = options->mla_mode == MLA_OPTION_ABSORB   ? MLA_ABSORB
                       : options->mla_mode == MLA_OPTION_EXPAND ? MLA_EXPAND
                                                                : MLA_AUTO;

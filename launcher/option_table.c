@@ -21,7 +21,7 @@ static const char *const bos_choices[] = {"auto", "on", "off", NULL};
 static const char *const cache_choices[] = {"auto", "f32", "bf16", "fp8_ds_mla", NULL};
 static const char *const placement_choices[] = {"replicated", "sharded", NULL};
 static const char *const weight_choices[] = {"auto", "int8", NULL};
-static const char *const activation_choices[] = {"f32", "bf16", NULL};
+static const char *const activation_choices[] = {"auto", "f32", "bf16", NULL};
 static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
@@ -152,11 +152,11 @@ const struct option option_table[] = {
      .type = OPTION_CHOICE,
      .at = AT(activation_dtype),
      .commands = ENGINE | KERNELS,
-     .initial = "f32",
+     .initial = "auto",
      .choices = activation_choices,
      .section = "Model",
-     .help = "numbers that bf16 weights are multiplied by; bf16: rounded to it before each product "
-             "but the router's, sums stay f32: twice as fast on CPUs with AVX512_BF16, the same "
+     .help = "numbers that bf16 weights are multiplied by; auto: f32 on the CPU, bf16 on a GPU; "
+             "bf16: rounded to it before each product but the router's, sums stay f32: twice as fast on CPUs with AVX512_BF16, the same "
              "bits on all (perplexity of the demo model: 47.4254, f32 47.4273)"},
 
     {.name = "prompt",

@@ -33,7 +33,7 @@ enum option_bos { BOS_AUTO, BOS_ON, BOS_OFF };
 enum option_cache { CACHE_AUTO, CACHE_F32, CACHE_BF16, CACHE_FP8_DS_MLA };
 enum option_placement { PLACEMENT_REPLICATED, PLACEMENT_SHARDED };
 enum option_weight { WEIGHT_AUTO, WEIGHT_INT8 };
-enum option_activation { ACTIVATION_F32, ACTIVATION_BF16 };
+enum option_activation { ACTIVATION_AUTO, ACTIVATION_F32, ACTIVATION_BF16 };
 enum option_mla { MLA_OPTION_AUTO, MLA_OPTION_ABSORB, MLA_OPTION_EXPAND };
 enum option_load { LOAD_AUTO, LOAD_DUMMY };
 enum option_numa { NUMA_AUTO, NUMA_OFF };

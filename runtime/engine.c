@@ -104,6 +104,8 @@ static enum status open_backend(struct engine *e)
         FAIL(STATUS_UNSUPPORTED, "--backend cuda with --mla-mode expand: not in this version; use "
                                  "absorb, or --backend cpu");
     e->options.mla_mode = MLA_ABSORB;
+    if (!o->keeps_inputs)
+        e->options.rounds_inputs = 1;
     return STATUS_OK;
 }
 

@@ -30,6 +30,7 @@ struct engine_options {
     enum kv_placement kv_placement;
     int has_i8_weights; /* the large matrices rounded to 8 bits; else all as stored */
     int rounds_inputs;  /* of products with BF16 weights to BF16 (matrix.h); not the router's */
+    int keeps_inputs;   /* a GPU does so unless this is set */
     enum mla_mode mla_mode;
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
     int lowers_max_model_len;   /* to what the memory holds, with a warning; else that is refused */
