@@ -7,14 +7,11 @@
  * Rows are free too: thread (g, c) reads the words of rows 4 g .. 4 g + 3 and 32 + 4 g .. of the bundle,
  * 16 bytes each, and tile j of four has row 4 g + j as its g, row 32 + 4 g + j as its g + 8.
  *
- * So no thread needs what another has read: each keeps its own ring of copies on their way (cp.async), and
- * nothing meets before the sums do.
- *
  * Grid (bundles x matrices, splits, chunks of input rows).  The warps of a block share the
  * columns of its split; their sums meet in shared memory, those of several splits in
  * the workspace, where the last block adds them, always in the same order.
  */
-// sass: HMMA LDGSTS
+// sass: HMMA
 #include "kernels/cuda/product.h"
 #include "kernels/cuda/ptx.cuh"
 
@@ -24,16 +21,34 @@ enum {
     BUNDLE_ROWS = 64,
     STEP = 32, /* columns of two tensor operations */
     TILES = 4, /* of 16 rows in a bundle */
-    WARPS = 4,
-    STAGES = 4, /* steps on their way from memory */
     WORKSPACE_FLOATS = 4 << 20,
     COUNTERS = 65536,
-    PLAIN_THREADS = 128
+    PLAIN_THREADS = 256
 };
 
 static __host__ __device__ constexpr int line_columns(int type)
 {
     return type == PRODUCT_BF16 ? 2 : type == PRODUCT_F8 ? 4 : type == PRODUCT_I4 ? 8 : 1;
+}
+
+DEVICE uint4 load_words(const unsigned char *p, int is_there)
+{
+    return is_there ? __ldg((const uint4 *)p) : make_uint4(0, 0, 0, 0);
+}
+
+DEVICE uint32_t word_of(const uint4 &words, int j)
+{
+    return j == 0 ? words.x : j == 1 ? words.y : j == 2 ? words.z : words.w;
+}
+
+/* Warps of a block, and blocks side by side on a multiprocessor: 64 KiB of weights are on their way to it. */
+static __host__ __device__ constexpr int warps_for(int nt)
+{
+    return nt == 1 ? 8 : 4;
+}
+static __host__ __device__ constexpr int blocks_for(int nt)
+{
+    return nt == 2 ? 3 : 2;
 }
 
 /* Where one matrix's bundle lies. */
@@ -73,61 +88,41 @@ DEVICE float row_scale(const cuda_matrix &w, const bundle_view &v, int row, int 
                              : ((const float *)v.scales)[at];
 }
 
-/* What a warp keeps of a step: 16 bytes a lane in each of `pieces`. */
-template <int TYPE, int NT> struct stage {
-    static constexpr int words = 8 / line_columns(TYPE); /* of 8 columns */
-    static constexpr int inputs = 2 * words;   /* pieces before: [word][low rows, high rows] */
-    static constexpr int scales = inputs + NT; /* pieces before: weights and input rows */
-    static constexpr int pieces = scales + (TYPE == PRODUCT_BF16 ? 0 : 2);
-    static constexpr int bytes = pieces * 512;
+/* Scales of rows `row` .. row + 3, which one block holds. */
+DEVICE void row_scales(float (&scale)[4], const cuda_matrix &w, const bundle_view &v, int row,
+                       int group)
+{
+    int64_t at = row / 16 * v.block_scales + group * 16 + row % 16;
+    if (row * 4 >= v.line_bytes) {
+        scale[0] = scale[1] = scale[2] = scale[3] = 0;
+    } else if (w.scales_are_bf16) {
+        uint2 pairs = __ldg((const uint2 *)(v.scales + at * 2));
+        scale[0] = __uint_as_float(pairs.x << 16);
+        scale[1] = __uint_as_float(pairs.x & 0xffff0000u);
+        scale[2] = __uint_as_float(pairs.y << 16);
+        scale[3] = __uint_as_float(pairs.y & 0xffff0000u);
+    } else {
+        float4 four = __ldg((const float4 *)(v.scales + at * 4));
+        scale[0] = four.x;
+        scale[1] = four.y;
+        scale[2] = four.z;
+        scale[3] = four.w;
+    }
+}
 
-    /* Starts the copies of a step's weights, which nobody writes. */
-    __device__ static __forceinline__ void load_weights(unsigned char *own, const cuda_matrix &w,
-                                                        const bundle_view &v, int step,
-                                                        int ends_group)
+/* The words of 8 columns x 8 rows of a thread, as they lie in memory: [word][low rows, high rows]. */
+template <int TYPE> struct step_words {
+    static constexpr int words = 8 / line_columns(TYPE);
+    uint4 raw[words][2];
+    __device__ __forceinline__ void load(const bundle_view &v, int step)
     {
         const int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4, line = (step * 4 + c) * words;
         const unsigned char *p = v.data + (int64_t)line * v.line_bytes + g * 16;
 #pragma unroll
         for (int i = 0; i < words; i++, p += v.line_bytes) {
-            cp_async_16(own + (2 * i) * 512, p, line + i < v.lines && g * 16 < v.line_bytes);
-            cp_async_16(own + (2 * i + 1) * 512, p + 128,
-                        line + i < v.lines && 128 + g * 16 < v.line_bytes);
+            raw[i][0] = load_words(p, line + i < v.lines && g * 16 < v.line_bytes);
+            raw[i][1] = load_words(p + 128, line + i < v.lines && 128 + g * 16 < v.line_bytes);
         }
-        if constexpr (TYPE != PRODUCT_BF16) {
-            if (ends_group) { /* 4 rows of one block, or with bf16 the 8 around them */
-                int group = (v.first + (step + 1) * STEP - 1) / w.step,
-                    number = w.scales_are_bf16 ? 2 : 4;
-#pragma unroll
-                for (int half = 0; half < 2; half++) {
-                    int row = 32 * half + 4 * g;
-                    int64_t at =
-                        (row / 16 * v.block_scales + group * 16 + row % 16) * number & ~(int64_t)15;
-                    cp_async_16(own + (scales + half) * 512, v.scales + at, row * 4 < v.line_bytes);
-                }
-            }
-        }
-    }
-
-    /* And of its inputs; x[i] points at columns 8 c of input row g of tile i. */
-    __device__ static __forceinline__ void
-    load_inputs(unsigned char *own, const __nv_bfloat16 *const (&x)[NT], int step)
-    {
-#pragma unroll
-        for (int i = 0; i < NT; i++)
-            cp_async_16(own + (inputs + i) * 512, x[i] + step * STEP, true);
-        cp_async_commit();
-    }
-
-    __device__ static __forceinline__ float4 row_scales(const unsigned char *own,
-                                                        const cuda_matrix &w, int half)
-    {
-        const unsigned char *p = own + (scales + half) * 512;
-        if (!w.scales_are_bf16)
-            return *(const float4 *)p;
-        uint2 pairs = *(const uint2 *)(p + threadIdx.x % 32 / 4 % 2 * 8);
-        return make_float4(__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xffff0000u),
-                           __uint_as_float(pairs.y << 16), __uint_as_float(pairs.y & 0xffff0000u));
     }
 };
 
@@ -151,23 +146,26 @@ DEVICE uint32_t widen_i4(uint32_t word)
     return *reinterpret_cast<uint32_t *>(&pair);
 }
 
-/* Four pairs of columns of a row from its words, in the order of input_pairs. */
-template <int TYPE> DEVICE void weight_pairs(uint32_t (&pair)[4], const uint32_t *words)
+/* Four pairs of columns of tile j's row g (half 0) or g + 8 (half 1), in the order of input_pairs. */
+template <int TYPE>
+DEVICE void weight_pairs(uint32_t (&pair)[4], const step_words<TYPE> &w, int j, int half)
 {
     if constexpr (TYPE == PRODUCT_BF16) {
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            pair[i] = words[i];
+            pair[i] = word_of(w.raw[i][half], j);
     } else if constexpr (TYPE == PRODUCT_F8) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            pair[2 * i] = widen_f8(words[i] << 8);
-            pair[2 * i + 1] = widen_f8(words[i]);
+            uint32_t word = word_of(w.raw[i][half], j);
+            pair[2 * i] = widen_f8(word << 8);
+            pair[2 * i + 1] = widen_f8(word);
         }
     } else {
+        uint32_t word = word_of(w.raw[0][half], j);
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            pair[i] = widen_i4(words[0] >> 4 * i);
+            pair[i] = widen_i4(word >> 4 * i);
     }
 }
 
@@ -184,97 +182,75 @@ template <int TYPE> DEVICE uint4 input_pairs(uint4 x)
     return x;
 }
 
-/* sum[tile][NT][4] += the steps [begin, end) of a bundle; `ring` is this warp's. */
+/* sum[tile][NT][4] += the steps [begin, end) of a bundle; x[i] points at columns 8 c of input row g of
+ * tile i.  WAITS: for the kernel before, once the first weights are on their way; nobody writes those. */
 template <int TYPE, int NT, int WAITS>
 static __device__ __forceinline__ void
-multiply_steps(float (&sum)[TILES][NT][4], unsigned char *ring, const cuda_matrix &w,
-               const bundle_view &v, const __nv_bfloat16 *const (&x)[NT], int begin, int end)
+multiply_steps(float (&sum)[TILES][NT][4], const cuda_matrix &w, const bundle_view &v,
+               const __nv_bfloat16 *const (&x)[NT], int begin, int end)
 {
-    using stage = stage<TYPE, NT>;
+    constexpr int DEPTH = TYPE == PRODUCT_I4 ? 4 : 2; /* steps on their way from memory */
     constexpr bool SCALES = TYPE != PRODUCT_BF16;
-    const int lane = threadIdx.x % 32;
-    auto ends_group = [&](int step) {
-        return SCALES && ((v.first + (step + 1) * STEP) % w.step == 0 || step + 1 == end);
-    };
+    constexpr int AT_ONCE = NT < 4 ? NT : 4; /* input tiles, for the registers' sake */
+    step_words<TYPE> ahead[DEPTH];
 #pragma unroll
-    for (int i = 0; i < STAGES - 1; i++)
-        if (begin + i < end)
-            stage::load_weights(ring + i * stage::bytes + lane * 16, w, v, begin + i,
-                                ends_group(begin + i));
-    if (WAITS) /* weights may come while the kernel before still runs */
+    for (int d = 0; d < DEPTH; d++)
+        if (begin + d < end)
+            ahead[d].load(v, begin + d);
+    if (WAITS)
         dependency_wait();
-#pragma unroll
-    for (int i = 0; i < STAGES - 1; i++) {
-        if (begin + i < end)
-            stage::load_inputs(ring + i * stage::bytes + lane * 16, x, begin + i);
-        else
-            cp_async_commit();
-    }
     float part[SCALES ? TILES : 1][NT][4] = {};
-    int slot = 0;
-    for (int step = begin; step < end; step++) {
-        const int ahead = step + STAGES - 1, free_slot = (slot + STAGES - 1) % STAGES;
-        if (ahead < end) {
-            unsigned char *to = ring + free_slot * stage::bytes + lane * 16;
-            stage::load_weights(to, w, v, ahead, ends_group(ahead));
-            stage::load_inputs(to, x, ahead);
-        } else {
-            cp_async_commit();
-        }
-        cp_async_wait<STAGES - 1>();
-        const unsigned char *own = ring + slot * stage::bytes + lane * 16;
-        slot = (slot + 1) % STAGES;
-
-        uint32_t words[2][stage::words][4]; /* [low rows, high rows][word][tile] */
+    for (int base = begin; base < end; base += DEPTH) {
 #pragma unroll
-        for (int i = 0; i < 2 * stage::words; i++)
-            *(uint4 *)words[i % 2][i / 2] = *(const uint4 *)(own + i * 512);
-        constexpr int AT_ONCE = NT < 4 ? NT : 4; /* input tiles, for the registers' sake */
+        for (int d = 0; d < DEPTH; d++) {
+            const int step = base + d;
+            if (step >= end)
+                break;
+            const int after = v.first + (step + 1) * STEP;
+            const bool ends_group = SCALES && (after % w.step == 0 || step + 1 == end);
+            float low[4], high[4];
+            if (ends_group) {
+                const int g = threadIdx.x % 32 / 4;
+                row_scales(low, w, v, 4 * g, (after - 1) / w.step);
+                row_scales(high, w, v, 32 + 4 * g, (after - 1) / w.step);
+            }
 #pragma unroll
-        for (int from = 0; from < NT; from += AT_ONCE) {
-            uint4 b[AT_ONCE];
+            for (int from = 0; from < NT; from += AT_ONCE) {
+                uint4 b[AT_ONCE];
 #pragma unroll
-            for (int i = 0; i < AT_ONCE; i++)
-                b[i] = input_pairs<TYPE>(*(const uint4 *)(own + (stage::inputs + from + i) * 512));
+                for (int i = 0; i < AT_ONCE; i++)
+                    b[i] = input_pairs<TYPE>(*(const uint4 *)(x[from + i] + step * STEP));
 #pragma unroll
-            for (int j = 0; j < TILES; j++) {
-                uint32_t low[4], high[4], low_words[stage::words], high_words[stage::words];
+                for (int j = 0; j < TILES; j++) {
+                    uint32_t even[4], odd[4];
+                    weight_pairs<TYPE>(even, ahead[d], j, 0);
+                    weight_pairs<TYPE>(odd, ahead[d], j, 1);
+                    const uint32_t first[4] = {even[0], odd[0], even[1], odd[1]};
+                    const uint32_t second[4] = {even[2], odd[2], even[3], odd[3]};
 #pragma unroll
-                for (int i = 0; i < stage::words; i++) {
-                    low_words[i] = words[0][i][j];
-                    high_words[i] = words[1][i][j];
-                }
-                weight_pairs<TYPE>(low, low_words);
-                weight_pairs<TYPE>(high, high_words);
-                const uint32_t first[4] = {low[0], high[0], low[1], high[1]};
-                const uint32_t second[4] = {low[2], high[2], low[3], high[3]};
-#pragma unroll
-                for (int i = 0; i < AT_ONCE; i++) {
-                    float(&to)[4] = *(SCALES ? &part[SCALES ? j : 0][from + i] : &sum[j][from + i]);
-                    mma_m16n8k16_bf16(to, first, b[i].x, b[i].y);
-                    mma_m16n8k16_bf16(to, second, b[i].z, b[i].w);
+                    for (int i = 0; i < AT_ONCE; i++) {
+                        float(&to)[4] =
+                            *(SCALES ? &part[SCALES ? j : 0][from + i] : &sum[j][from + i]);
+                        mma_m16n8k16_bf16(to, first, b[i].x, b[i].y);
+                        mma_m16n8k16_bf16(to, second, b[i].z, b[i].w);
+                    }
                 }
             }
-        }
-        if constexpr (SCALES) {
-            if (ends_group(step)) {
-                const float4 low = stage::row_scales(own, w, 0),
-                             high = stage::row_scales(own, w, 1);
-                const float lows[4] = {low.x, low.y, low.z, low.w},
-                            highs[4] = {high.x, high.y, high.z, high.w};
+            if (step + DEPTH < end)
+                ahead[d].load(v, step + DEPTH);
+            if (ends_group) {
 #pragma unroll
                 for (int j = 0; j < TILES; j++)
 #pragma unroll
                     for (int i = 0; i < NT; i++)
 #pragma unroll
                         for (int e = 0; e < 4; e++) {
-                            sum[j][i][e] += (e < 2 ? lows[j] : highs[j]) * part[j][i][e];
-                            part[j][i][e] = 0;
+                            sum[j][i][e] += (e < 2 ? low[j] : high[j]) * part[SCALES ? j : 0][i][e];
+                            part[SCALES ? j : 0][i][e] = 0;
                         }
             }
         }
     }
-    cp_async_wait<0>();
 }
 
 /* Sums of the warps to sums[8 NT input rows][64 weight rows] in shared memory: after it, thread t has
@@ -302,7 +278,7 @@ template <int NT> DEVICE float warps_sum(const float *shared, int at)
 {
     float x = 0;
 #pragma unroll
-    for (int warp = 0; warp < WARPS; warp++)
+    for (int warp = 0; warp < warps_for(NT); warp++)
         x += shared[warp * (NT * 8 * BUNDLE_ROWS) + at];
     return x;
 }
@@ -324,19 +300,18 @@ DEVICE void warp_steps(int *begin, int *end, const cuda_matrix &w, const bundle_
     *end = min(steps, (int)((int64_t)groups * (part + 1) / parts) * group_steps - lead);
 }
 
-/* Shared memory: the rings of the warps, later their sums; a product of two matrices keeps both sums. */
-template <int TYPE, int NT> static __host__ __device__ constexpr size_t shared_bytes(int matrices)
+/* Shared memory: the sums of the warps, of one matrix or two. */
+template <int NT> static __host__ __device__ constexpr size_t shared_bytes(int matrices)
 {
-    size_t ring = (size_t)WARPS * STAGES * stage<TYPE, NT>::bytes;
-    size_t sums = (size_t)matrices * WARPS * NT * 8 * BUNDLE_ROWS * sizeof(float);
-    return matrices > 1 ? ring + sums : ring > sums ? ring : sums;
+    return (size_t)matrices * warps_for(NT) * NT * 8 * BUNDLE_ROWS * sizeof(float);
 }
 
 template <int TYPE, int NT>
-static __global__ void __launch_bounds__(WARPS * 32, 2) product(const cuda_product p)
+static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
+    product(const cuda_product p)
 {
-    DYNAMIC_SHARED(unsigned char, shared);
-    unsigned char *ring = shared + threadIdx.x / 32 * STAGES * stage<TYPE, NT>::bytes;
+    constexpr int WARPS = warps_for(NT);
+    DYNAMIC_SHARED(float, sums);
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
     const int bundles = (p.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS;
     const int matrix = blockIdx.x / bundles, bundle = blockIdx.x % bundles,
@@ -352,8 +327,7 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product(const cuda_produ
                8 * c;
     float sum[TILES][NT][4] = {};
     dependents_launch();
-    multiply_steps<TYPE, NT, 1>(sum, ring, p.w, v, x, begin, end);
-    float *sums = (float *)shared;
+    multiply_steps<TYPE, NT, 1>(sum, p.w, v, x, begin, end);
     meet_warps<NT>(sums, sum);
 
     float *y = p.y + matrix * p.y_matrix + bundle * BUNDLE_ROWS;
@@ -370,7 +344,7 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product(const cuda_produ
     }
     if (gridDim.y == 1)
         return;
-    int *counter = (int *)p.workspace + block, *is_last = (int *)shared; /* the sums are read */
+    int *counter = (int *)p.workspace + block, *is_last = (int *)sums; /* which are read */
     __threadfence();
     __syncthreads();
     if (threadIdx.x == 0)
@@ -393,10 +367,11 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product(const cuda_produ
 
 /* Both matrices of the first half of an expert, or the one of the second. */
 template <int TYPE, int NT, int IS_GATE_UP>
-static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cuda_expert_product p)
+static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
+    product_experts(const cuda_expert_product p)
 {
-    DYNAMIC_SHARED(unsigned char, shared);
-    unsigned char *ring = shared + threadIdx.x / 32 * STAGES * stage<TYPE, NT>::bytes;
+    constexpr int WARPS = warps_for(NT);
+    DYNAMIC_SHARED(float, sums);
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
     dependents_launch();
     dependency_wait();
@@ -408,8 +383,6 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cu
     const bundle_view v = view_bundle(w, expert, blockIdx.x);
     int begin, end;
     warp_steps(&begin, &end, w, v, warp, WARPS);
-    /* the sums of gate stay while the ring serves up */
-    float *sums = (float *)(shared + (IS_GATE_UP ? WARPS * STAGES * stage<TYPE, NT>::bytes : 0));
     for (int from = 0; from < n_rows; from += NT * 8) {
         const __nv_bfloat16 *x[NT];
 #pragma unroll
@@ -421,7 +394,7 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cu
 #pragma unroll 1
         for (int which = 0; which <= IS_GATE_UP; which++) {
             float sum[TILES][NT][4] = {};
-            multiply_steps<TYPE, NT, 0>(sum, ring, which == 0 ? w : p.up,
+            multiply_steps<TYPE, NT, 0>(sum, which == 0 ? w : p.up,
                                         view_bundle(which == 0 ? w : p.up, expert, blockIdx.x), x,
                                         begin, end);
             meet_warps<NT>(sums + which * WARPS * NT * 8 * BUNDLE_ROWS, sum);
@@ -440,7 +413,6 @@ static __global__ void __launch_bounds__(WARPS * 32, 2) product_experts(const cu
                 p.product.y[pair * p.product.y_row + column] = value;
             }
         }
-        __syncthreads(); /* the next round's copies may land where the sums are */
     }
 }
 
@@ -469,7 +441,7 @@ DEVICE float word_number(const cuda_matrix &w, const unsigned char *block, int l
     }
 }
 
-/* Sums of 16 rows of one matrix with one input row: thread 16 i + r has row r, every eighth column from i on;
+/* Sums of 16 rows of one matrix with one input row: thread 16 i + r has row r, every 16th column from i on;
  * the first 16 threads get the sums.  `shared` holds PLAIN_THREADS floats. */
 static __device__ float plain_sum(float *shared, const cuda_matrix &w, int matrix, int block,
                                   const float *x)
@@ -482,6 +454,7 @@ static __device__ float plain_sum(float *shared, const cuda_matrix &w, int matri
                                 (int64_t)(block / 4 * 4) * lines * 16 * word +
                                 block % 4 * 16 * word;
     float sum = 0;
+#pragma unroll 8
     for (int k = part; k < w.k; k += PLAIN_THREADS / 16) {
         float weight = word_number(w, data, line_bytes, row, k);
         if (w.scales != NULL)
@@ -573,13 +546,13 @@ static cudaError_t launch_product(const struct cuda_product *p, cudaStream_t str
         chunks = (p->rows + NT * 8 - 1) / (NT * 8);
     int64_t blocks = (int64_t)bundles * chunks;
     /* enough blocks for every processor, as long as each warp has some steps */
-    int splits = (int)(2 * p->n_processors / blocks), most = p->w.k / STEP / WARPS / 2;
+    int splits = (int)(2 * p->n_processors / blocks), most = p->w.k / STEP / warps_for(NT) / 2;
     splits = splits > most ? most : splits;
     if (splits < 2 || blocks > COUNTERS ||
         blocks * splits * NT * 8 * BUNDLE_ROWS > WORKSPACE_FLOATS)
         splits = 1;
-    return launch_dependent(product<TYPE, NT>, dim3(bundles, splits, chunks), dim3(WARPS * 32),
-                            shared_bytes<TYPE, NT>(1), stream, *p);
+    return launch_dependent(product<TYPE, NT>, dim3(bundles, splits, chunks),
+                            dim3(warps_for(NT) * 32), shared_bytes<NT>(1), stream, *p);
 }
 
 template <int TYPE>
@@ -624,7 +597,7 @@ static cudaError_t launch_experts(const struct cuda_expert_product *p, cudaStrea
 {
     return launch_dependent(product_experts<TYPE, NT, IS_GATE_UP>,
                             dim3((p->product.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS, p->max_active),
-                            dim3(WARPS * 32), shared_bytes<TYPE, NT>(1 + IS_GATE_UP), stream, *p);
+                            dim3(warps_for(NT) * 32), shared_bytes<NT>(1 + IS_GATE_UP), stream, *p);
 }
 
 template <int IS_GATE_UP>
