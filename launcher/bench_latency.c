@@ -18,6 +18,7 @@
 #include "launcher/probe.h"
 #include "runtime/latent_cache.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* On every rank; the arrays on rank 0 only. */
@@ -162,6 +163,9 @@ static enum status run_once(struct latency *l, int is_measured)
 static void hold_against(struct latency *l, const struct probe *probe)
 {
     int i = l->n_measured - 1;
+    l->readable[i] = l->computable[i] = l->probe_gb_s[i] = l->peak_gflop_s[i] = NAN;
+    if (!engine_backend(l->engine)->device->is_host)
+        return; /* the CPU is no measure of a GPU */
     l->probe_gb_s[i] = probe->read_gb_s;
     l->peak_gflop_s[i] = probe->fma_gflop_s;
     l->readable[i] = probe->read_gb_s * 1e6 * l->tpot_ms[i];
@@ -203,13 +207,16 @@ static enum status run_together(struct latency *l, int is_measured)
 /* Collective: samples and runs by turns; the first run warms up. */
 static enum status measure(struct latency *l, struct prober *prober)
 {
-    struct probe before, after;
+    struct probe before = {0}, after = {0};
+    int samples = engine_backend(l->engine)->device->is_host;
     TRY(failure_from_root(&l->job->world, job_is_root(l->job) ? make_work(l) : STATUS_OK));
     TRY(run_together(l, 0));
-    TRY(probe_sample(&before, prober));
+    if (samples)
+        TRY(probe_sample(&before, prober));
     for (int64_t i = 0; i < l->options->repeat; i++, before = after) {
         TRY(run_together(l, 1));
-        TRY(probe_sample(&after, prober));
+        if (samples)
+            TRY(probe_sample(&after, prober));
         const struct probe mean = probe_mean(&before, &after);
         if (job_is_root(l->job))
             hold_against(l, &mean);
@@ -280,14 +287,11 @@ static enum status report(struct latency *l)
 {
     const struct options *o = l->options;
     struct latency_result *r = &l->result;
-    const struct ops *ops;
-    TRY(cpu_ops_choose(&ops));
     TRY(job_mesh(&r->mesh, l->job, &l->config));
     r->model = o->model;
     r->n_threads = l->job->n_threads;
     r->n_nodes = l->job->process.n_nodes;
     r->repeat = (int)o->repeat;
-    r->isa = ops->name;
     r->batch = o->batch_size;
     r->input_len = o->input_len;
     r->output_len = o->output_len;
@@ -317,6 +321,9 @@ static enum status run_all_ranks(struct latency *l, struct job *job)
     probe_close(prober);
     struct share own = own_share(l);
     keep_memory(l);
+    l->result.isa = engine_backend(l->engine)->ops->name;
+    if (!engine_backend(l->engine)->device->is_host)
+        own.reads.n_steps = 0; /* the experts that were chosen are known to the device alone */
     if (!job_is_root(job) && engine_work(l->engine) != STATUS_OK) /* until rank 0 closes */
         log_print(LOG_WARN, "%s", status_text());
     engine_close(l->engine);

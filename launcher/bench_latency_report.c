@@ -130,7 +130,7 @@ static void print_table(FILE *out, const void *context)
                 "GFLOP/s: multiply-adds on registers, around each run");
     print_value(out, "  ratio", f.prefill_gflop_s_ratio,
                 "prefill_gflop_s / fma_peak_gflop_s of each run");
-    if (r->output_len > 1)
+    if (r->output_len > 1 && isfinite(r->job_step_bytes))
         fprintf(out,
                 "\na step reads %s: weights, the %.1f experts touched, %lld x %.0f cached rows\n",
                 report_size(bytes, sizeof bytes, (int64_t)r->job_step_bytes), r->experts_per_step,

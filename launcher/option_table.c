@@ -156,7 +156,8 @@ const struct option option_table[] = {
      .choices = activation_choices,
      .section = "Model",
      .help = "numbers that bf16 weights are multiplied by; auto: f32 on the CPU, bf16 on a GPU; "
-             "bf16: rounded to it before each product but the router's, sums stay f32: twice as fast on CPUs with AVX512_BF16, the same "
+             "bf16: rounded to it before each product but the router's, sums stay f32: twice as "
+             "fast on CPUs with AVX512_BF16, the same "
              "bits on all (perplexity of the demo model: 47.4254, f32 47.4273)"},
 
     {.name = "prompt",
@@ -689,8 +690,7 @@ static const char *const later_options[] = {"dp",
                                             "request-rate",
                                             "max-concurrency"};
 
-static const char *const later_values[][2] = {
-    {"kv-placement", "node"}, {"kv-placement", "auto"}};
+static const char *const later_values[][2] = {{"kv-placement", "node"}, {"kv-placement", "auto"}};
 
 static const char *const elsewhere[][2] = {{"quantization", "weight-dtype"},
                                            {"tensor-parallel-size", "tp"},

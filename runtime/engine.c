@@ -411,6 +411,11 @@ const struct model_config *engine_config(const struct engine *engine)
     return &engine->config;
 }
 
+const struct backend *engine_backend(const struct engine *engine)
+{
+    return &engine->backend;
+}
+
 int engine_max_model_len(const struct engine *engine)
 {
     return engine->options.max_model_len;

@@ -58,6 +58,7 @@ enum status engine_open(struct engine **engine, const struct engine_options *opt
 void engine_close(struct engine *engine);
 
 const struct model_config *engine_config(const struct engine *engine);
+const struct backend *engine_backend(const struct engine *engine);
 int engine_max_model_len(const struct engine *engine);
 int engine_max_batched_tokens(const struct engine *engine);
 int engine_max_num_seqs(const struct engine *engine);

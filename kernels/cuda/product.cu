@@ -443,8 +443,9 @@ DEVICE float word_number(const cuda_matrix &w, const unsigned char *block, int l
 
 /* Sums of 16 rows of one matrix with one input row: thread 16 i + r has row r, every 16th column from i on;
  * the first 16 threads get the sums.  `shared` holds PLAIN_THREADS floats. */
-static __device__ float plain_sum(float *shared, const cuda_matrix &w, int matrix, int block,
-                                  const float *x)
+template <int HAS_BF16>
+static __device__ __forceinline__ float plain_sum(float *shared, const cuda_matrix &w, int matrix,
+                                                  int block, const float *x)
 {
     const int row = threadIdx.x % 16, part = threadIdx.x / 16;
     const bundle_view v = view_bundle(w, matrix, block / 4);
@@ -454,12 +455,23 @@ static __device__ float plain_sum(float *shared, const cuda_matrix &w, int matri
                                 (int64_t)(block / 4 * 4) * lines * 16 * word +
                                 block % 4 * 16 * word;
     float sum = 0;
+    if (HAS_BF16 && w.type == PRODUCT_BF16) { /* most routers': several lines on their way */
 #pragma unroll 8
-    for (int k = part; k < w.k; k += PLAIN_THREADS / 16) {
-        float weight = word_number(w, data, line_bytes, row, k);
-        if (w.scales != NULL)
-            weight *= row_scale(w, v, block % 4 * 16 + row, (v.first + k) / w.step);
-        sum = fmaf(weight, x[k], sum);
+        for (int line = part; line < lines; line += PLAIN_THREADS / 16) {
+            const uint32_t pair =
+                __ldg((const uint32_t *)(data + (int64_t)line * line_bytes + row * 4));
+            sum = fmaf(__uint_as_float(pair << 16), x[2 * line], sum);
+            if (2 * line + 1 < w.k)
+                sum = fmaf(__uint_as_float(pair & 0xffff0000u), x[2 * line + 1], sum);
+        }
+    } else {
+#pragma unroll 2
+        for (int k = part; k < w.k; k += PLAIN_THREADS / 16) {
+            float weight = word_number(w, data, line_bytes, row, k);
+            if (w.scales != NULL)
+                weight *= row_scale(w, v, block % 4 * 16 + row, (v.first + k) / w.step);
+            sum = fmaf(weight, x[k], sum);
+        }
     }
     __syncthreads();
     shared[threadIdx.x] = sum;
@@ -478,7 +490,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) plain(const cuda_product
     dependents_launch();
     dependency_wait();
     const float *x = (const float *)p.x + blockIdx.y * p.x_row + matrix * p.x_matrix;
-    const float sum = plain_sum(shared, p.w, matrix, block, x);
+    const float sum = plain_sum<1>(shared, p.w, matrix, block, x);
     const int row = block * 16 + threadIdx.x;
     if (threadIdx.x < 16 && row < p.w.n)
         p.y[blockIdx.y * p.y_row + matrix * p.y_matrix + row] = sum;
@@ -496,9 +508,9 @@ static __global__ void __launch_bounds__(PLAIN_THREADS)
     if (expert < 0 || expert >= p.product.w.count)
         return;
     const float *x = (const float *)p.product.x + (int64_t)(pair / p.choices) * p.product.x_row;
-    float sum = plain_sum(shared, p.product.w, expert, blockIdx.x, x);
+    float sum = plain_sum<0>(shared, p.product.w, expert, blockIdx.x, x);
     if constexpr (IS_GATE_UP)
-        sum = sum / (1 + expf(-sum)) * plain_sum(shared, p.up, expert, blockIdx.x, x);
+        sum = sum / (1 + expf(-sum)) * plain_sum<0>(shared, p.up, expert, blockIdx.x, x);
     const int row = blockIdx.x * 16 + threadIdx.x;
     if (threadIdx.x < 16 && row < p.product.w.n)
         p.product.y[pair * p.product.y_row + row] = sum;
@@ -588,8 +600,8 @@ int cuda_product_plain(const struct cuda_product *p, cudaStream_t stream)
 {
     if (p->rows == 0 || p->w.n == 0 || p->w.count == 0)
         return cudaSuccess;
-    return launch_dependent(plain, dim3((p->w.n + 15) / 16 * p->w.count, p->rows), dim3(128),
-                            128 * sizeof(float), stream, *p);
+    return launch_dependent(plain, dim3((p->w.n + 15) / 16 * p->w.count, p->rows),
+                            dim3(PLAIN_THREADS), PLAIN_THREADS * sizeof(float), stream, *p);
 }
 
 template <int TYPE, int NT, int IS_GATE_UP>
