@@ -131,10 +131,11 @@ static void every_choice_is_applied_once_with_its_weight(void **state)
     }
 }
 
-static void same_bits(enum dtype dtype)
+static void same_bits(enum dtype dtype, enum dtype input)
 {
     struct layer l = {.e = 16, .k = 4, .t = 200, .d = 40, .columns = 24};
     layer_open(&l, dtype, 9);
+    l.gate.matrix.input = l.up.matrix.input = l.down.matrix.input = input;
     struct expert_weights w = held(&l, 0, l.e);
     float *first = apply(&cpu_ops_plain, &l, &w);
     for (int i = 1; i < ISA_COUNT * THREAD_COUNTS; i++) {
@@ -164,8 +165,9 @@ static void same_bits(enum dtype dtype)
 static void instruction_sets_threads_and_tokens_alone_give_the_same_bits(void **state)
 {
     (void)state;
-    same_bits(DTYPE_BF16);
-    same_bits(DTYPE_I8);
+    same_bits(DTYPE_BF16, DTYPE_F32);
+    same_bits(DTYPE_BF16, DTYPE_BF16);
+    same_bits(DTYPE_I8, DTYPE_F32);
 }
 
 static void ranks_with_ranges_of_experts_sum_to_the_whole_along_the_tree(void **state)

@@ -114,15 +114,25 @@ static void an_output_is_one_chain_of_fused_multiply_adds(void **state)
     }
 }
 
+/* Each type, then BF16 with input rows rounded to it. */
+enum { N_KINDS = N_DTYPES + 1 };
+static struct weights kind_open(size_t kind, int64_t n, int64_t k, uint64_t seed)
+{
+    struct weights w = weights_open(kind == N_DTYPES ? DTYPE_BF16 : dtypes[kind], 1, n, k, seed);
+    if (kind == N_DTYPES)
+        w.matrix.input = DTYPE_BF16;
+    return w;
+}
+
 static void one_row_alone_has_the_bits_it_has_among_512(void **state)
 {
     (void)state;
     enum { ROWS = 512, N = 50, K = 60 };
-    for (int i = 0; i < ISA_COUNT + N_DTYPES; i++) { /* each set, then each type with the best */
+    for (int i = 0; i < ISA_COUNT + N_KINDS; i++) { /* each set, then each kind with the best */
         const struct ops *ops = i < ISA_COUNT ? cpu_ops_for(isa_names[i]) : cpu_ops();
         if (ops == NULL)
             continue;
-        struct weights w = weights_open(dtypes[i < ISA_COUNT ? 0 : i - ISA_COUNT], 1, N, K, 7);
+        struct weights w = kind_open(i < ISA_COUNT ? 0 : (size_t)(i - ISA_COUNT), N, K, 7);
         w.matrix.units = units_of_span(12, 0, 12, 5);
         float *x = random_floats(ROWS * K, 8);
         float *all = floats(ROWS * N), *few = floats(ROWS * N);
@@ -176,12 +186,12 @@ static float *meet(float *a, float *b, int64_t count)
 static void sums_of_ranks_along_the_tree_are_the_whole(void **state)
 {
     (void)state;
-    static const int64_t items_of[] = {40, 5, 8, 1, 13, 24};
+    static const int64_t items_of[] = {40, 5, 8, 1, 13, 24, 21};
     enum { N = 37, WIDTH = 6 };
     for (size_t c = 0; c < sizeof items_of / sizeof items_of[0]; c++) {
         for (int64_t rows = 1; rows < 40; rows += 12) {
             int64_t items = items_of[c], k = items * WIDTH;
-            struct weights w = weights_open(dtypes[c], 1, N, k, c); /* as many types as counts */
+            struct weights w = kind_open(c, N, k, c); /* as many kinds as counts */
             float *x = random_floats(rows * k, 50 + c), *whole = floats(rows * N);
             w.matrix.units = units_of_span(items, 0, items, WIDTH);
             multiply(cpu_ops(), whole, N, x, rows, &w.matrix);
