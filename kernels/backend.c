@@ -43,7 +43,9 @@ static enum status open_cuda(struct backend *backend, int local_rank)
 {
     void *library = find_library(getenv("LATENTRANK_DEBUG_CUDA_LIBRARY"));
     if (library == NULL)
-        FAIL(STATUS_DEVICE, "the CUDA backend cannot be loaded: %s; build it with the CUDA Toolkit",
+        FAIL(STATUS_DEVICE,
+             "the CUDA backend cannot be loaded: %s; build it with the CUDA Toolkit, or run with "
+             "--backend cpu",
              dlerror());
     cuda_backend_open open;
     *(void **)&open = dlsym(library, CUDA_BACKEND_OPEN);

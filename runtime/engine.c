@@ -100,6 +100,10 @@ static enum status open_backend(struct engine *e)
         FAIL(STATUS_UNSUPPORTED,
              "--backend cuda with %d ranks: not in this version; use one rank, or --backend cpu",
              e->process.size);
+    if (o->has_i8_weights)
+        FAIL(STATUS_UNSUPPORTED,
+             "--backend cuda with --weight-dtype int8: not in this version; use "
+             "auto, or --backend cpu");
     if (o->mla_mode == MLA_EXPAND)
         FAIL(STATUS_UNSUPPORTED, "--backend cuda with --mla-mode expand: not in this version; use "
                                  "absorb, or --backend cpu");

@@ -17,9 +17,12 @@ static struct {
 enum status cuda_device_open(int local_rank)
 {
     int count = 0;
-    CUDA_TRY(cudaGetDeviceCount(&count));
-    if (count == 0)
-        FAIL(STATUS_DEVICE, "there is no CUDA device");
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess || count == 0)
+        FAIL(STATUS_DEVICE, "no GPU can be used: %s; run with --backend cpu",
+             error != cudaSuccess ? cudaGetErrorString(error) : "there is none");
+    if (self.stream != NULL) /* of an engine before */
+        return STATUS_OK;
     self.device = local_rank % count;
     CUDA_TRY(cudaSetDevice(self.device));
     int major = 0, minor = 0;

@@ -15,7 +15,7 @@
 
 enum cuda_buffer { BUFFER_INPUTS, BUFFER_SUMS, BUFFER_PLAN, BUFFER_DECODE, CUDA_BUFFERS };
 
-/* The device and a stream of its own.  Errors: STATUS_DEVICE. */
+/* The device and a stream of its own, which stay for the process.  Errors: STATUS_DEVICE. */
 enum status cuda_device_open(int local_rank);
 
 /* At least `bytes` of scratch memory, whose content is lost when it grows; a kind that must begin as zeros

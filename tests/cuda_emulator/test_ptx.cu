@@ -367,8 +367,10 @@ static void named_barriers()
 
 enum { COLUMNS = 72, ROWS = 50, PLANES = 3, ROW_STRIDE = 80, PLANE_STRIDE = ROW_STRIDE * 51 };
 
-static __global__ void tensor_kernel(const __grid_constant__ tensor_map map, int is_3d, int x,
-                                     int y, int z, int bytes, uint32_t *image)
+enum copy_kind { COPY_2D, COPY_3D, COPY_2D_ONCE };
+
+static __global__ void tensor_kernel(const __grid_constant__ tensor_map map, int kind, int x, int y,
+                                     int z, int bytes, uint32_t *image)
 {
     DYNAMIC_SHARED(unsigned char, shared);
     uint64_t *bar = (uint64_t *)(shared + bytes);
@@ -376,10 +378,13 @@ static __global__ void tensor_kernel(const __grid_constant__ tensor_map map, int
         mbarrier_init(bar, 1);
         mbarrier_init_fence();
         mbarrier_arrive_expect(bar, (uint32_t)bytes);
-        if (is_3d)
+        tensor_map_prefetch(&map);
+        if (kind == COPY_3D)
             tma_load_3d(shared, &map, bar, x, y, z);
-        else
+        else if (kind == COPY_2D)
             tma_load_2d(shared, &map, bar, x, y);
+        else
+            tma_load_2d_once(shared, &map, bar, x, y);
     }
     __syncthreads();
     mbarrier_wait(bar, 0);
@@ -387,8 +392,9 @@ static __global__ void tensor_kernel(const __grid_constant__ tensor_map map, int
         image[i] = ((const uint32_t *)shared)[i];
 }
 
-static void check_box(const uint16_t *data, int is_3d, int box_rows, const int (&at)[3])
+static void check_box(const uint16_t *data, int kind, int box_rows, const int (&at)[3])
 {
+    const bool is_3d = kind == COPY_3D;
     tensor_map map;
     static uint16_t found[256 * 64];
     uint16_t *from = device_copy(data, PLANES * PLANE_STRIDE);
@@ -397,7 +403,7 @@ static void check_box(const uint16_t *data, int is_3d, int box_rows, const int (
              ? tensor_map_3d(&map, from, COLUMNS, ROWS, PLANES, ROW_STRIDE, PLANE_STRIDE, box_rows)
              : tensor_map_2d(&map, from, COLUMNS, ROWS, ROW_STRIDE, box_rows));
     CUDA(launch(tensor_kernel, dim3(1), dim3(64), (size_t)(box_rows * 128 + 8), (cudaStream_t)0,
-                map, is_3d, at[0], at[1], at[2], box_rows * 128, image));
+                map, kind, at[0], at[1], at[2], box_rows * 128, image));
     host_copy((uint32_t *)found, image, box_rows * 32);
     for (int r = 0; r < box_rows; r++)
         for (int c = 0; c < 64; c++) {
@@ -412,7 +418,7 @@ static void check_box(const uint16_t *data, int is_3d, int box_rows, const int (
         }
 }
 
-static void tensor_copies()
+static void tensor_copies(int kind)
 {
     uint64_t seed = 5;
     static uint16_t data[PLANES * PLANE_STRIDE];
@@ -420,15 +426,28 @@ static void tensor_copies()
     for (uint16_t &number : data)
         number = (uint16_t)(random_bits(&seed) & 0x7f7f); /* no NaN */
     for (const int(&place)[3] : at)
-        for (int is_3d = 0; is_3d < 2; is_3d++)
-            for (int box_rows : {1, 8, 50})
-                check_box(data, is_3d, box_rows, place);
+        for (int box_rows : {1, 8, 50})
+            check_box(data, kind, box_rows, place);
+}
+
+static void tensor_copies_2d()
+{
+    tensor_copies(COPY_2D);
     tensor_map map;
     check(tensor_map_2d(&map, device_new<uint16_t>(64 * 9), 64, 8, 65, 8) != cudaSuccess,
           "rows that are not 16-byte aligned were taken");
     check(tensor_map_2d(&map, device_new<uint16_t>(64 * 9), 64, 8, 64, 257) != cudaSuccess,
           "a box of 257 rows was taken");
     cudaGetLastError();
+}
+static void tensor_copies_2d_once()
+{
+    tensor_copies(COPY_2D_ONCE);
+}
+
+static void tensor_copies_3d()
+{
+    tensor_copies(COPY_3D);
 }
 
 /* wgmma.  Both operands have 64 k, in 4 steps, and lie in an image that the host writes and the kernel copies.
@@ -648,6 +667,59 @@ static void registers()
         check(found[i] == from[i] * (i < 128 ? 2 : 3), "thread %d: %d", i, found[i]);
 }
 
+/* 2^x within 2 ulp, 0 below 2^-126, NaN as it is */
+
+static __global__ void power_kernel(const float *x, float *y)
+{
+    y[threadIdx.x] = exp2_approx(x[threadIdx.x]);
+}
+
+static void powers()
+{
+    enum { COUNT = 256 };
+    float x[COUNT], found[COUNT], *y = device_new<float>(COUNT);
+    uint64_t seed = 9;
+    for (int i = 0; i < COUNT; i++)
+        x[i] = random_float(&seed) * 140;
+    x[0] = -INFINITY, x[1] = INFINITY, x[2] = NAN, x[3] = 0, x[4] = -126, x[5] = -200;
+    CUDA(launch(power_kernel, dim3(1), dim3(COUNT), (size_t)0, (cudaStream_t)0,
+                device_copy(x, COUNT), y));
+    host_copy(found, y, COUNT);
+    for (int i = 0; i < COUNT; i++) {
+        double expected = exp2((double)x[i]);
+        bool is_good = x[i] != x[i]                ? found[i] != found[i]
+                       : expected > 0x1.fffffep127 ? isinf(found[i])
+                       : expected < 0x1p-126
+                           ? found[i] == 0
+                           : fabs((double)found[i] - expected) <= expected * 0x1p-22;
+        check(is_good, "2^%.9g: %.9g", (double)x[i], (double)found[i]);
+    }
+}
+
+/* A chain of kernels that may begin early, each of which adds 1 to what the one before left. */
+
+static __global__ void chain_kernel(const int *from, int *to)
+{
+    dependents_launch();
+    dependency_wait();
+    int i = (int)(blockIdx.x * blockDim.x + threadIdx.x);
+    to[i] = from[i] + 1;
+}
+
+static void kernels_that_overlap()
+{
+    enum { COUNT = 32 * 128, LINKS = 20 };
+    int *numbers[2] = {device_new<int>(COUNT), device_new<int>(COUNT)};
+    static int found[COUNT];
+    CUDA(cudaMemset(numbers[0], 0, COUNT * sizeof(int)));
+    for (int i = 0; i < LINKS; i++)
+        CUDA(launch_dependent(chain_kernel, dim3(32), dim3(128), (size_t)0, (cudaStream_t)0,
+                              numbers[i % 2], numbers[(i + 1) % 2]));
+    host_copy(found, numbers[LINKS % 2], COUNT);
+    for (int i = 0; i < COUNT; i++)
+        check(found[i] == LINKS, "number %d: %d", i, found[i]);
+}
+
 int main()
 {
     static const struct check_group groups[] = {
@@ -659,7 +731,8 @@ int main()
         {"mma_m16n8k16_bf16", mma},
         {"mbarrier", mbarriers},
         {"named_barrier", named_barriers},
-        {"tma_load_2d, tma_load_3d", tensor_copies},
+        {"tma_load_2d, tensor_map_prefetch", tensor_copies_2d},
+        {"tma_load_2d_once", tensor_copies_2d_once},
         {"wgmma_ss of rows", products_of_rows},
         {"wgmma_ss, A transposed", products_of_transposed_a},
         {"wgmma_ss, B transposed", products_of_transposed_b},
@@ -667,6 +740,9 @@ int main()
         {"wgmma_rs", products_of_registers},
         {"wgmma, operands that begin inside a row", products_that_begin_inside_a_row},
         {"registers_raise, registers_lower", registers},
+        {"exp2_approx", powers},
+        {"launch_dependent", kernels_that_overlap},
+        {"tma_load_3d", tensor_copies_3d},
     };
     return run_groups(groups, sizeof groups / sizeof *groups);
 }
