@@ -236,7 +236,7 @@ static void bad_values_are_refused_with_what_was_expected(void **state)
         {"--tempreature 3", "did you mean --temperature?"},
         {"--tensor-parallel-size 3", "did you mean --tp?"},
         {"--quantization int8", "did you mean --weight-dtype?"},
-        {"--activation-dtype f16", "found 'f16', expected f32 or bf16"},
+        {"--activation-dtype f16", "found 'f16', expected auto, f32 or bf16"},
         {"--weight-dtype int4", "found 'int4', expected auto or int8"},
         {"--layers 3", "generate does not take --layers (make-model does)"},
         {"--text x", "(tokenize and detokenize do)"},
