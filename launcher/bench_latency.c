@@ -163,7 +163,7 @@ static enum status run_once(struct latency *l, int is_measured)
 static void hold_against(struct latency *l, const struct probe *probe)
 {
     int i = l->n_measured - 1;
-    l->readable[i] = l->computable[i] = l->probe_gb_s[i] = l->peak_gflop_s[i] = NAN;
+    l->readable[i] = l->computable[i] = l->probe_gb_s[i] = l->peak_gflop_s[i] = (double)NAN;
     if (!engine_backend(l->engine)->device->is_host)
         return; /* the CPU is no measure of a GPU */
     l->probe_gb_s[i] = probe->read_gb_s;
@@ -244,6 +244,17 @@ static struct share own_share(const struct latency *l)
                                     .cache_members = memory.cache_members}};
 }
 
+/* What the options chose; "auto" stands for the kinds that the checkpoint has. */
+static void keep_dtypes(struct latency *l)
+{
+    const struct options *o = l->options;
+    l->result.weight_dtype = o->weight_dtype == WEIGHT_INT8 ? "int8" : "auto";
+    l->result.activation_dtype = engine_rounds_inputs(l->engine) ? "bf16" : "f32";
+    l->result.kv_cache_dtype = o->kv_cache_dtype == CACHE_F32          ? "f32"
+                               : o->kv_cache_dtype == CACHE_FP8_DS_MLA ? "fp8_ds_mla"
+                                                                       : "bf16";
+}
+
 static void keep_memory(struct latency *l)
 {
     struct engine_memory memory;
@@ -320,6 +331,7 @@ static enum status run_all_ranks(struct latency *l, struct job *job)
     progress_end(&l->progress);
     probe_close(prober);
     struct share own = own_share(l);
+    keep_dtypes(l);
     keep_memory(l);
     l->result.isa = engine_backend(l->engine)->ops->name;
     if (!engine_backend(l->engine)->device->is_host)

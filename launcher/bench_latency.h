@@ -10,6 +10,7 @@ struct latency_result {
     struct mesh mesh;
     int n_threads, n_nodes, repeat; /* n_threads: of a rank */
     const char *isa;
+    const char *weight_dtype, *activation_dtype, *kv_cache_dtype; /* the values of these options */
     int64_t batch, input_len, output_len;
     int cache_members; /* ranks that share the cached rows; 1: every rank holds all */
     int64_t cache_bytes, replicated_cache_bytes; /* of a rank; if it held every row */

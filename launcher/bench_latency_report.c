@@ -51,6 +51,9 @@ static enum status report_as_json(const struct latency_result *r)
                              "threads", r->n_threads, "isa", r->isa, "batch", (json_int_t)r->batch,
                              "input_len", (json_int_t)r->input_len, "output_len",
                              (json_int_t)r->output_len, "repeat", r->repeat);
+    json_object_set_new(root, "weight_dtype", json_string(r->weight_dtype));
+    json_object_set_new(root, "activation_dtype", json_string(r->activation_dtype));
+    json_object_set_new(root, "kv_cache_dtype", json_string(r->kv_cache_dtype));
     json_object_set_new(root, "kv_placement",
                         json_string(r->cache_members > 1 ? "sharded" : "replicated"));
     json_object_set_new(root, "cache_bytes", json_integer(r->cache_bytes));
@@ -109,6 +112,9 @@ static void print_table(FILE *out, const void *context)
             r->mesh.ep.size, r->n_threads, r->n_threads == 1 ? "" : "s", r->isa);
     fprintf(out, "batch %lld, %lld tokens in, %lld out, %d measured, random ids\n",
             (long long)r->batch, (long long)r->input_len, (long long)r->output_len, r->repeat);
+    fprintf(out, "weights %s, inputs of bf16 weights %s, cache %s\n",
+            strcmp(r->weight_dtype, "auto") == 0 ? "as stored" : r->weight_dtype,
+            r->activation_dtype, r->kv_cache_dtype);
     fprintf(out, "cache of a rank: %s", report_size(bytes, sizeof bytes, r->cache_bytes));
     if (r->cache_members > 1)
         fprintf(out, ", shared by %d (replicated: %s)", r->cache_members,

@@ -420,6 +420,11 @@ const struct backend *engine_backend(const struct engine *engine)
     return &engine->backend;
 }
 
+int engine_rounds_inputs(const struct engine *engine)
+{
+    return engine->options.rounds_inputs;
+}
+
 int engine_max_model_len(const struct engine *engine)
 {
     return engine->options.max_model_len;

@@ -59,6 +59,8 @@ void engine_close(struct engine *engine);
 
 const struct model_config *engine_config(const struct engine *engine);
 const struct backend *engine_backend(const struct engine *engine);
+/* 1: products with BF16 weights round their inputs to BF16 (matrix.h), by option or as a GPU does. */
+int engine_rounds_inputs(const struct engine *engine);
 int engine_max_model_len(const struct engine *engine);
 int engine_max_batched_tokens(const struct engine *engine);
 int engine_max_num_seqs(const struct engine *engine);

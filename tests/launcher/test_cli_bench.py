@@ -60,6 +60,17 @@ def test_latency():
                      f"2 layers, 1 to 3 times 2 experts each: {value['experts_per_step']}")
 
 
+def test_dtypes():
+    for chosen, expected in (([], ("auto", "f32", "bf16")),
+                             (["--weight-dtype", "int8"], ("int8", "f32", "bf16")),
+                             (["--activation-dtype", "bf16", "--kv-cache-dtype", "fp8_ds_mla"],
+                              ("auto", "bf16", "fp8_ds_mla"))):
+        value = check.run_json(*LATENCY, *chosen)
+        found = tuple(value.get(key) for key in ("weight_dtype", "activation_dtype",
+                                                 "kv_cache_dtype"))
+        check.expect(found == expected, f"dtypes {found} with {chosen}, expected {expected}")
+
+
 def test_bytes():
     """One sequence touches 2 experts in each of 2 layers: all bytes are known."""
     value = check.run_json(*LATENCY, "--batch-size", "1")
@@ -251,6 +262,7 @@ def test_help():
 
 
 test_latency()
+test_dtypes()
 test_bytes()
 test_latency_limits()
 test_kernels()
