@@ -62,6 +62,10 @@ static struct engine_options engine_options_of(const struct options *options,
     engine.mla_mode = options->mla_mode == MLA_OPTION_ABSORB   ? MLA_ABSORB
                       : options->mla_mode == MLA_OPTION_EXPAND ? MLA_EXPAND
                                                                : MLA_AUTO;
+    engine.deterministic =
+        options->deterministic == DETERMINISTIC_OPTION_LAYOUT  ? DETERMINISTIC_LAYOUT
+        : options->deterministic == DETERMINISTIC_OPTION_BATCH ? DETERMINISTIC_BATCH
+                                                               : DETERMINISTIC_OFF;
     engine.max_model_len = capacity->max_model_len;
     engine.lowers_max_model_len = capacity->lowers_max_model_len;
     engine.max_num_seqs = capacity->max_num_seqs;

@@ -22,6 +22,7 @@ static const char *const cache_choices[] = {"auto", "f32", "bf16", "fp8_ds_mla",
 static const char *const placement_choices[] = {"replicated", "sharded", NULL};
 static const char *const weight_choices[] = {"auto", "int8", NULL};
 static const char *const activation_choices[] = {"auto", "f32", "bf16", NULL};
+static const char *const deterministic_choices[] = {"off", "batch", "layout", NULL};
 static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
@@ -434,6 +435,18 @@ const struct option option_table[] = {
      .section = "Layout",
      .help = "attention on latents (absorb) or on decompressed keys and values (expand); auto: "
              "what costs less in each step"},
+    {.name = "deterministic",
+     .value_name = "MODE",
+     .type = OPTION_CHOICE,
+     .at = AT(deterministic),
+     .commands = ENGINE,
+     .initial = "off",
+     .choices = deterministic_choices,
+     .section = "Layout",
+     .help =
+         "bits of the logits that stay; batch: for any other sequences in a step and any chunks "
+         "of a prompt (it takes --mla-mode absorb); layout: also on 1, 2, 4 or 8 ranks and with "
+         "each --kv-placement"},
     {.name = "max-model-len",
      .value_name = "N",
      .type = OPTION_INT,
@@ -677,18 +690,9 @@ static const char *const later_commands[] = {"chat",        "serve",     "bench 
                                              "bench serve", "compare",   "scale",
                                              "plan",        "preflight", "verify"};
 
-static const char *const later_options[] = {"dp",
-                                            "pp",
-                                            "kv-cache-form",
-                                            "block-size",
-                                            "cluster",
-                                            "all2all-backend",
-                                            "deterministic",
-                                            "launch",
-                                            "layouts",
-                                            "num-prompts",
-                                            "request-rate",
-                                            "max-concurrency"};
+static const char *const later_options[] = {
+    "dp",     "pp",      "kv-cache-form", "block-size",   "cluster",        "all2all-backend",
+    "launch", "layouts", "num-prompts",   "request-rate", "max-concurrency"};
 
 static const char *const later_values[][2] = {{"kv-placement", "node"}, {"kv-placement", "auto"}};
 

@@ -34,6 +34,11 @@ enum option_cache { CACHE_AUTO, CACHE_F32, CACHE_BF16, CACHE_FP8_DS_MLA };
 enum option_placement { PLACEMENT_REPLICATED, PLACEMENT_SHARDED };
 enum option_weight { WEIGHT_AUTO, WEIGHT_INT8 };
 enum option_activation { ACTIVATION_AUTO, ACTIVATION_F32, ACTIVATION_BF16 };
+enum option_deterministic {
+    DETERMINISTIC_OPTION_OFF,
+    DETERMINISTIC_OPTION_BATCH,
+    DETERMINISTIC_OPTION_LAYOUT
+};
 enum option_mla { MLA_OPTION_AUTO, MLA_OPTION_ABSORB, MLA_OPTION_EXPAND };
 enum option_load { LOAD_AUTO, LOAD_DUMMY };
 enum option_numa { NUMA_AUTO, NUMA_OFF };
@@ -86,6 +91,7 @@ struct options {
     char *model, *model_config;
     int64_t tp, ep; /* 0: not given */
     int weight_dtype, activation_dtype, kv_cache_dtype, kv_placement, mla_mode, load_format;
+    int deterministic;
     int numa_bind, backend, comm;
     int64_t max_model_len; /* 0: not given */
     int64_t max_num_batched_tokens, threads;

@@ -89,11 +89,67 @@ static enum status open_config(struct engine *e)
     return STATUS_OK;
 }
 
+/* A prompt's chunks agree in bits where each has the form of attention that decode has. */
+static enum status open_deterministic(struct engine *e)
+{
+    struct engine_options *o = &e->options;
+    if (o->deterministic == DETERMINISTIC_OFF)
+        return STATUS_OK;
+    if (!e->backend.device->is_host)
+        FAIL(STATUS_UNSUPPORTED,
+             "--deterministic on a GPU: not in this version; use --backend cpu");
+    if (o->mla_mode == MLA_EXPAND)
+        FAIL(STATUS_UNSUPPORTED, "--deterministic with --mla-mode expand: not in this version; use "
+                                 "absorb");
+    o->mla_mode = MLA_ABSORB;
+    return STATUS_OK;
+}
+
+static int begins_odd(int64_t columns)
+{
+    for (int u = 0; u < UNITS; u++)
+        if (unit_begin(u, columns) % 2 != 0)
+            return 1;
+    return 0;
+}
+
+/* bf16 arithmetic takes columns in pairs, which no rank's first column may part (kernels/core/matrix.h). */
+static int parts_pairs(const struct model_config *c)
+{
+    return c->d_v % 2 != 0 || begins_odd(c->dense_columns) ||
+           begins_odd(c->n_shared_experts * c->expert_columns);
+}
+
+/* Sums go along a tree of 8 units (kernels/core/matrix.h), of which each rank has a whole subtree. */
+static enum status check_layout_bits(const struct engine *e)
+{
+    int tp = e->mesh.tp.size, ep = e->mesh.ep.size;
+    if (e->options.deterministic != DETERMINISTIC_LAYOUT)
+        return STATUS_OK;
+    if (tp > UNITS || (tp & (tp - 1)) != 0)
+        FAIL(STATUS_UNSUPPORTED,
+             "--deterministic layout with tp %d: sums have %d units, which 1, 2, 4 or 8 ranks can "
+             "share; start as many, or use --deterministic batch",
+             tp, UNITS);
+    if (e->config.router.n_experts > 0 && ep != tp)
+        FAIL(STATUS_UNSUPPORTED,
+             "--deterministic layout with tp %d and ep %d: a rank must have whole experts; use "
+             "--ep %d (the model has %d experts), or --deterministic batch",
+             tp, ep, tp, e->config.router.n_experts);
+    if (e->options.rounds_inputs && parts_pairs(&e->config))
+        FAIL(STATUS_UNSUPPORTED,
+             "--deterministic layout with --activation-dtype bf16: the sums of this model are cut "
+             "at odd columns, and bf16 products take two at a time; use --activation-dtype f32, or "
+             "--deterministic batch");
+    return STATUS_OK;
+}
+
 /* What only the CPU does is asked of it here, before anything is loaded. */
 static enum status open_backend(struct engine *e)
 {
     const struct engine_options *o = &e->options;
     TRY(backend_open(&e->backend, o->backend, e->process.node_rank));
+    TRY(open_deterministic(e));
     if (e->backend.device->is_host)
         return STATUS_OK;
     if (e->process.size > 1)
@@ -129,6 +185,7 @@ static enum status open_layout(struct engine *e)
                                    .n_experts = e->config.router.n_experts};
     const struct model_extent extent = weights_extent(&e->config);
     TRY(mesh_build(&e->mesh, &spec, e->process.rank));
+    TRY(check_layout_bits(e));
     shard_plan_build(&e->plan, &extent, &e->mesh);
     e->vocab_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->vocab_counts);
     e->gather_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->gather_counts);
@@ -214,10 +271,18 @@ static enum status lay_out_cache(struct engine *e, struct arena *arena)
     return arena_tensor(arena, &e->cos_sin, DTYPE_F32, 2, dim);
 }
 
+/* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
+static int splits_moe(const struct engine *e)
+{
+    return e->options.deterministic == DETERMINISTIC_LAYOUT && e->mesh.tp.size > 1 &&
+           e->config.n_shared_experts > 0;
+}
+
 static enum status lay_out_work(struct engine *e, struct arena *arena)
 {
     const struct workspace_shape shape = {.max_tokens = e->options.max_num_batched_tokens,
                                           .expands = e->options.mla_mode != MLA_ABSORB,
+                                          .splits_moe = splits_moe(e),
                                           .cache_members =
                                               cache_shape(e, e->options.kv_placement).n_members};
     int64_t table_pages =
@@ -488,6 +553,7 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
         .expands =
             e->options.mla_mode == MLA_EXPAND ||
             (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch)),
+        .splits_moe = splits_moe(e),
         .vocab_counts = e->vocab_counts,
         .gather_counts = e->gather_counts,
         .sent_counts = e->sent_counts,

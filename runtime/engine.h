@@ -22,16 +22,24 @@ enum kv_placement {
     KV_SHARDED     /* the ranks of tp share their pages */
 };
 
+/* How far the bits of logits are promised. */
+enum deterministic {
+    DETERMINISTIC_OFF,
+    DETERMINISTIC_BATCH, /* the same for any other sequences in a step, and any chunks of a prompt */
+    DETERMINISTIC_LAYOUT /* also for every number of ranks and placement that is not refused */
+};
+
 struct engine_options {
     const char *model; /* directory of the checkpoint */
     enum backend_kind backend;
     int tp, ep;                /* 0: default (parallel/mesh.h) */
     enum dtype kv_cache_dtype; /* F32, BF16, or U8: fp8_ds_mla */
     enum kv_placement kv_placement;
-    int has_i8_weights; /* the large matrices rounded to 8 bits; else all as stored */
-    int rounds_inputs;  /* of products with BF16 weights to BF16 (matrix.h); not the router's */
-    int keeps_inputs;   /* a GPU does so unless this is set */
-    enum mla_mode mla_mode;
+    int has_i8_weights;     /* the large matrices rounded to 8 bits; else all as stored */
+    int rounds_inputs;      /* of products with BF16 weights to BF16 (matrix.h); not the router's */
+    int keeps_inputs;       /* a GPU does so unless this is set */
+    enum mla_mode mla_mode; /* absorb alone keeps the bits of a prompt whatever its chunks */
+    enum deterministic deterministic;
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
     int lowers_max_model_len;   /* to what the memory holds, with a warning; else that is refused */
     int n_threads;              /* of this rank */

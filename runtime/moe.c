@@ -2,9 +2,14 @@
  *
  * Every tp rank holds the same tokens: the router runs on all of them with equal
  * bits, each rank computes its own experts (or its columns of every expert) and
- * its columns of the shared expert, and one sum over tp completes both.
+ * its columns of the shared expert, and one sum over tp completes both.  Added
+ * before that sum they round otherwise than on one rank, where each has been
+ * summed by itself; where bits must not depend on the layout they travel side by
+ * side, twice the bytes of one message.
  * Source: DeepSeek-V3, arXiv 2412.19437, 2.1.2.
  */
+#include <assert.h>
+
 #include "kernels/core/trace.h"
 #include "runtime/decode_bytes.h"
 #include "runtime/step.h"
@@ -48,8 +53,13 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
     struct tensor logits = step_rows(s, &s->work->router_logits);
     struct tensor chosen = step_rows(s, &s->work->chosen);
     struct tensor weight = step_rows(s, &s->work->chosen_weight);
-    struct tensor shared = step_rows(s, &s->work->h); /* h is read for the last time below */
+    int64_t n = s->batch->n_tokens;
+    /* h is read for the last time below */
+    struct tensor shared =
+        s->splits_moe ? tensor_rows(&s->work->u, n, 2 * n) : step_rows(s, &s->work->h);
+    struct tensor sums = s->splits_moe ? tensor_rows(&s->work->u, 0, 2 * n) : *u;
 
+    assert(u->data == s->work->u.data);
     trace_add(TRACE_MOE_LAYERS, 1);
     /* (13)..(16) which experts, and how much of each */
     TRY(ops->gemm(&logits, h, &w->router, s->stream));
@@ -57,11 +67,14 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
     count_experts(s, &chosen, &w->experts);
     /* (12) u = sum of the chosen experts + the shared one */
     TRY(ops->experts(u, h, &chosen, &weight, &w->experts, s->work->experts_scratch, s->stream));
-    if (s->model->n_shared_experts > 0) {
+    int has_shared = s->model->n_shared_experts > 0;
+    if (has_shared)
         TRY(ffn_partial(s, &shared, h, &w->ffn));
+    if (has_shared && !s->splits_moe)
         TRY(ops->add(u, &shared, s->stream));
-    }
-    TRY(s->tp->ops->all_reduce(s->tp, u, s->stream));
+    TRY(s->tp->ops->all_reduce(s->tp, &sums, s->stream));
+    if (s->splits_moe)
+        TRY(ops->add(u, &shared, s->stream));
     if (!s->model->has_expert_norm)
         return STATUS_OK;
     return ops->rms_norm(u, u, &w->expert_norm_gain, s->model->epsilon, s->stream); /* A.X-K1 */

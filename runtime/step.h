@@ -12,7 +12,8 @@
 
 /* Activations, f32, each with room for the largest step. */
 struct workspace {
-    struct tensor x, h, u;         /* [T, d] residual stream, input and output of a sub-layer */
+    struct tensor x, h, u;         /* [T, d] residual stream, input and output of a sub-layer;
+                                    * u has [2 T, d] where the sums of moe_forward are apart  */
     struct tensor c_q;             /* [T, d_cq] compressed query                           */
     struct tensor q;               /* [T, H (d_n + d_r)]                                   */
     struct tensor c_kv_k_r;        /* [T, d_c + d_r] latent and RoPE key                   */
@@ -68,6 +69,7 @@ struct step {
     const struct tensor *cos_sin; /* [max_model_len, d_r] */
     float softmax_scale;
     int expands;                 /* attention decompresses keys and values in this step */
+    int splits_moe;              /* shared and routed experts are summed over tp apart */
     const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
     int64_t *gather_counts;      /* [tp->group.size] scratch */
     int64_t *sent_counts;        /* [tp->group.size] scratch */
@@ -77,6 +79,7 @@ struct step {
 struct workspace_shape {
     int64_t max_tokens; /* of a step */
     int expands;        /* 0 leaves out what only the expanded form of attention needs */
+    int splits_moe;     /* step.h: of struct step */
     int cache_members;  /* that share the pages of the cache; 1: replicated */
 };
 

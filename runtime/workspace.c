@@ -92,7 +92,7 @@ enum status workspace_open(struct workspace *work, struct arena *arena,
     *work = (struct workspace){0};
     TRY(take(arena, &work->x, max_tokens, model->d, 0));
     TRY(take(arena, &work->h, rows, model->d, 0));
-    TRY(take(arena, &work->u, max_tokens, model->d, 0));
+    TRY(take(arena, &work->u, (shape->splits_moe ? 2 : 1) * max_tokens, model->d, 0));
     TRY(take_attention(work, arena, model, span_size(plan->heads), shape));
     TRY(take_ffn(work, arena, model, weights, ops, max_tokens));
     return take(arena, &work->logits, LOGITS_ROWS, span_size(plan->vocab), 0);

@@ -77,8 +77,7 @@ static void each_command_takes_a_name_once(void **state)
 
 static void later_names_are_neither_in_the_table_nor_in_help(void **state)
 {
-    static const char *const later[] = {
-        "dp", "pp", "kv-cache-form", "deterministic", "block-size", "num-prompts"};
+    static const char *const later[] = {"dp", "pp", "kv-cache-form", "block-size", "num-prompts"};
     char line[128], *help = options_help(COMMAND_NONE);
     (void)state;
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
