@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
 #include "kernels/core/log.h"
@@ -20,6 +21,7 @@ struct engine {
     struct process process;
     struct engine_options options; /* the lengths filled in */
     int has_threads;               /* the device's pool is ours */
+    int checks;                    /* step_check compares */
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
@@ -426,7 +428,10 @@ static uint64_t config_hash(const struct engine *e)
 
 static enum status open_phases(struct engine *e)
 {
+    const char *checks = getenv("LATENTRANK_DEBUG_CHECK");
     TRY(comm_agree(&e->world, open_backend(e)));
+    e->checks = checks != NULL && strcmp(checks, "1") == 0 && e->backend.device->is_host;
+    TRY(comm_same(&e->world, "LATENTRANK_DEBUG_CHECK", (uint64_t)e->checks));
     TRY(comm_agree(&e->world, open_threads(e)));
     TRY(comm_agree(&e->world, open_config(e)));
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
@@ -554,6 +559,7 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
             e->options.mla_mode == MLA_EXPAND ||
             (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch)),
         .splits_moe = splits_moe(e),
+        .checks = e->checks,
         .vocab_counts = e->vocab_counts,
         .gather_counts = e->gather_counts,
         .sent_counts = e->sent_counts,

@@ -27,19 +27,24 @@ enum status step_forward(struct step *s)
     trace_add(TRACE_STEPS, 1);
     trace_add(TRACE_DECODE_STEPS, decode_is_step(s->batch->n_tokens, s->batch->n_entries));
     TRY(embed(s, &x));
+    TRY(step_check(s, -1, "embedding", &x));
     for (int l = 0; l < s->model->n_layers; l++) {
         const struct layer_weights *w = &s->weights->layer[l];
 
         ledger_layer(l);
         TRY(ops->rms_norm(&h, &x, &w->attention_gain, epsilon, s->stream));
+        TRY(step_check(s, l, "input of attention", &h));
         TRY(mla_forward(s, l, &u, &h)); /* (1)..(11) */
+        TRY(step_check(s, l, "output of attention", &u));
         TRY(ops->add(&x, &u, s->stream));
 
         TRY(ops->rms_norm(&h, &x, &w->ffn_gain, epsilon, s->stream));
+        TRY(step_check(s, l, "input of the FFN", &h));
         if (w->is_moe)
             TRY(moe_forward(s, l, &u, &h)); /* (12)..(16) */
         else
             TRY(ffn_forward(s, l, &u, &h));
+        TRY(step_check(s, l, "output of the FFN", &u));
         TRY(ops->add(&x, &u, s->stream));
     }
     return STATUS_OK;

@@ -27,14 +27,16 @@ static enum status append_latent(struct step *s, int layer, const struct tensor 
         TRY(ops->add_bias(&both, &w->dkv_bias, s->stream));
     TRY(ops->rms_norm(&c_kv, &c_kv, &w->ckv_gain, s->model->epsilon, s->stream));
     TRY(ops->rope(&k_r_head, &k_r_head, &s->batch->position, s->cos_sin, s->stream));
+    TRY(step_check(s, layer, "latent rows", &both));
     return ops->cache_append(&pages, &c_kv, &k_r, s->stream);
 }
 
 /* q[T, H (d_n + d_r)] of this rank's heads, the RoPE part not yet rotated */
-static enum status project_queries(struct step *s, const struct mla_weights *w, struct tensor *q,
+static enum status project_queries(struct step *s, int layer, struct tensor *q,
                                    const struct tensor *h)
 {
     const struct ops *ops = s->ops;
+    const struct mla_weights *w = &s->weights->layer[layer].mla;
     if (w->w_dq.n == 0) /* V2-Lite: queries are not compressed */
         return ops->gemm(q, h, &w->w_uq, s->stream);
 
@@ -44,6 +46,7 @@ static enum status project_queries(struct step *s, const struct mla_weights *w, 
     if (w->dq_bias.data != NULL)
         TRY(ops->add_bias(&c_q, &w->dq_bias, s->stream));
     TRY(ops->rms_norm(&c_q, &c_q, &w->cq_gain, s->model->epsilon, s->stream));
+    TRY(step_check(s, layer, "compressed queries", &c_q));
     /* (7) q^C = W^UQ c^Q and (8) W^QR c^Q, head by head in one matrix */
     return ops->gemm(q, &c_q, &w->w_uq, s->stream);
 }
@@ -57,7 +60,7 @@ enum status mla_forward(struct step *s, int layer, struct tensor *u, const struc
     struct tensor o_heads = tensor_split(&o, s->model->d_v);
 
     TRY(append_latent(s, layer, h));
-    TRY(project_queries(s, w, &q, h));
+    TRY(project_queries(s, layer, &q, h));
     trace_add(s->expands ? TRACE_ATTENTION_EXPANDED : TRACE_ATTENTION_ABSORBED, 1);
     if (s->expands)
         TRY(expanded_attend(s, layer, &o_heads, &q_heads));

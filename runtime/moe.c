@@ -64,6 +64,8 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
     /* (13)..(16) which experts, and how much of each */
     TRY(ops->gemm(&logits, h, &w->router, s->stream));
     TRY(ops->router(&chosen, &weight, &logits, &w->router_bias, &s->model->router, s->stream));
+    TRY(step_check(s, layer, "chosen experts", &chosen));
+    TRY(step_check(s, layer, "weights of the chosen experts", &weight));
     count_experts(s, &chosen, &w->experts);
     /* (12) u = sum of the chosen experts + the shared one */
     TRY(ops->experts(u, h, &chosen, &weight, &w->experts, s->work->experts_scratch, s->stream));

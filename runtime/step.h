@@ -70,6 +70,7 @@ struct step {
     float softmax_scale;
     int expands;                 /* attention decompresses keys and values in this step */
     int splits_moe;              /* shared and routed experts are summed over tp apart */
+    int checks;                  /* step_check compares */
     const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
     int64_t *gather_counts;      /* [tp->group.size] scratch */
     int64_t *sent_counts;        /* [tp->group.size] scratch */
@@ -100,6 +101,12 @@ static inline struct tensor step_rows(const struct step *s, const struct tensor 
 {
     return tensor_rows(capacity, 0, s->batch->n_tokens);
 }
+
+/* With LATENTRANK_DEBUG_CHECK=1 on a host: t[T, n], which every rank of tp computes for itself or has from a
+ * sum, has the same bits on all of them.  layer -1: before the first.
+ * Errors: STATUS_INVALID on member 0, naming the tensor and the lowest rank that differs; the others wait
+ * for the end of the job. */
+enum status step_check(struct step *s, int layer, const char *name, const struct tensor *t);
 
 /* x after all layers, before the final norm, in s->work->x. */
 enum status step_forward(struct step *s);
