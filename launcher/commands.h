@@ -13,6 +13,7 @@ enum status bench_load_run(const struct options *options, struct job *job);
 enum status bench_comm_run(const struct options *options, struct job *job);
 
 /* On one rank, without MPI. */
+enum status verify_run(const struct options *options); /* starts jobs of its own */
 enum status inspect_run(const struct options *options);
 enum status tokenize_run(const struct options *options);
 enum status detokenize_run(const struct options *options);

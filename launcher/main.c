@@ -19,11 +19,9 @@ typedef enum status (*local_command)(const struct options *options);
 typedef enum status (*job_command)(const struct options *options, struct job *job);
 
 static const local_command local_commands[COMMAND_COUNT] = {
-    [COMMAND_INSPECT] = inspect_run,
-    [COMMAND_TOKENIZE] = tokenize_run,
-    [COMMAND_DETOKENIZE] = detokenize_run,
-    [COMMAND_MAKE_MODEL] = make_model_run,
-    [COMMAND_BENCH_KERNELS] = bench_kernels_run,
+    [COMMAND_VERIFY] = verify_run,         [COMMAND_INSPECT] = inspect_run,
+    [COMMAND_TOKENIZE] = tokenize_run,     [COMMAND_DETOKENIZE] = detokenize_run,
+    [COMMAND_MAKE_MODEL] = make_model_run, [COMMAND_BENCH_KERNELS] = bench_kernels_run,
 };
 
 static const job_command job_commands[COMMAND_COUNT] = {

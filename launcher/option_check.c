@@ -44,8 +44,9 @@ enum status options_check(const struct options *options)
 {
     enum command command = options->command;
     int needs_model = command == COMMAND_GENERATE || command == COMMAND_EVAL ||
-                      command == COMMAND_TOKENIZE || command == COMMAND_DETOKENIZE ||
-                      command == COMMAND_BENCH_LATENCY || command == COMMAND_BENCH_LOAD;
+                      command == COMMAND_VERIFY || command == COMMAND_TOKENIZE ||
+                      command == COMMAND_DETOKENIZE || command == COMMAND_BENCH_LATENCY ||
+                      command == COMMAND_BENCH_LOAD;
     if (command == COMMAND_NONE)
         FAIL(STATUS_USAGE, "no command; latentrank --help lists them");
     if (needs_model && options->model == NULL)

@@ -6,6 +6,7 @@
 #define AT(field)    offsetof(struct options, field)
 #define GENERATE     (1u << COMMAND_GENERATE)
 #define EVAL         (1u << COMMAND_EVAL)
+#define VERIFY       (1u << COMMAND_VERIFY)
 #define INSPECT      (1u << COMMAND_INSPECT)
 #define TOKENIZE     (1u << COMMAND_TOKENIZE)
 #define DETOKENIZE   (1u << COMMAND_DETOKENIZE)
@@ -50,6 +51,19 @@ const struct command_row command_table[COMMAND_COUNT] = {
                       "Each is scored with the BOS token as context only, so every token of the "
                       "text is scored.  Without BOS the first token of each window is context only "
                       "and not scored."},
+    [COMMAND_VERIFY] = {"verify",
+                        "the same prompts through a list of layouts, compared with one rank",
+                        "Starts the jobs itself, so it runs without mpirun.  For each layout: the "
+                        "largest difference "
+                        "of a logit over the largest |logit| of its row, the tokens, and the bits. "
+                        " A layout passes "
+                        "when the tokens are the same (up to one whose two best logits nearly tie) "
+                        "and no logit is "
+                        "off by more than 2e-4, with --deterministic layout when all bits are the "
+                        "same.  Prompts are "
+                        "random ids, 1, 63, 64, 65 and 700 of them, unless --prompt-ids gives "
+                        "others.  Exit code 1 "
+                        "when a layout fails."},
     [COMMAND_INSPECT] = {"inspect", "parameters, bytes, cache bytes per token, shares of the ranks",
                          "Needs no ranks and no weights: --tp and --ep describe a hypothetical "
                          "world."},
@@ -100,7 +114,7 @@ const struct option option_table[] = {
      .value_name = "DIR",
      .type = OPTION_TEXT,
      .at = AT(model),
-     .commands = ENGINE | INSPECT | TOKENIZE | DETOKENIZE | LOAD,
+     .commands = ENGINE | VERIFY | INSPECT | TOKENIZE | DETOKENIZE | LOAD,
      .none = "required",
      .section = "Model",
      .help = "directory of the checkpoint, in Hugging Face layout"},
@@ -132,7 +146,7 @@ const struct option option_table[] = {
      .value_name = "FORMAT",
      .type = OPTION_CHOICE,
      .at = AT(load_format),
-     .commands = ENGINE,
+     .commands = ENGINE | VERIFY,
      .initial = "auto",
      .choices = load_choices,
      .section = "Model",
@@ -141,7 +155,7 @@ const struct option option_table[] = {
      .value_name = "TYPE",
      .type = OPTION_CHOICE,
      .at = AT(weight_dtype),
-     .commands = ENGINE | INSPECT,
+     .commands = ENGINE | VERIFY | INSPECT,
      .initial = "auto",
      .choices = weight_choices,
      .section = "Model",
@@ -152,7 +166,7 @@ const struct option option_table[] = {
      .value_name = "TYPE",
      .type = OPTION_CHOICE,
      .at = AT(activation_dtype),
-     .commands = ENGINE | KERNELS,
+     .commands = ENGINE | VERIFY | KERNELS,
      .initial = "auto",
      .choices = activation_choices,
      .section = "Model",
@@ -177,6 +191,14 @@ const struct option option_table[] = {
      .none = "none",
      .section = "Prompts",
      .help = "ids to complete, taken as they are; may repeat"},
+    {.name = "prompt-ids",
+     .value_name = "1,2,3",
+     .type = OPTION_LIST,
+     .at = AT(prompt_ids),
+     .commands = VERIFY,
+     .none = "random ids, 1, 63, 64, 65 and 700",
+     .section = "Prompts",
+     .help = "a prompt as ids; may repeat"},
     {.name = "prompt-file",
      .value_name = "F",
      .type = OPTION_TEXT,
@@ -239,6 +261,16 @@ const struct option option_table[] = {
      .max = INT32_MAX,
      .section = "Generation",
      .help = "tokens to generate for a prompt; 0: only the prompt is run"},
+    {.name = "max-tokens",
+     .value_name = "N",
+     .type = OPTION_INT,
+     .at = AT(max_tokens),
+     .commands = VERIFY,
+     .initial = "64",
+     .min = 0,
+     .max = INT32_MAX,
+     .section = "Generation",
+     .help = "tokens generated after each prompt, greedy"},
     {.name = "temperature",
      .value_name = "X",
      .type = OPTION_REAL,
@@ -368,7 +400,7 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(threads),
-     .commands = ENGINE | KERNELS | LOAD,
+     .commands = ENGINE | VERIFY | KERNELS | LOAD,
      .none = "the rank's share of the cores",
      .min = 1,
      .max = 1024,
@@ -397,7 +429,7 @@ const struct option option_table[] = {
      .value_name = "S",
      .type = OPTION_INT,
      .at = AT(watchdog_timeout),
-     .commands = ENGINE,
+     .commands = ENGINE | VERIFY,
      .initial = "0",
      .min = 0,
      .max = 86400,
@@ -413,6 +445,34 @@ const struct option option_table[] = {
      .choices = cache_choices,
      .section = "Layout",
      .help = "numbers in the latent cache; auto is bf16"},
+    {.name = "kv-cache-dtype",
+     .value_name = "TYPE",
+     .type = OPTION_CHOICE,
+     .at = AT(kv_cache_dtype),
+     .commands = VERIFY,
+     .initial = "auto",
+     .choices = cache_choices,
+     .section = "Layout",
+     .help =
+         "numbers in the latent cache; auto is bf16 with --deterministic layout, else f32, since "
+         "rounded rows would turn the last bits of a sum into more"},
+    {.name = "layouts",
+     .value_name = "LIST",
+     .type = OPTION_TEXT,
+     .at = AT(layouts),
+     .commands = VERIFY,
+     .none = "14 layouts of 2, 3, 4 and 8 ranks; 10 for --deterministic layout",
+     .section = "Layout",
+     .help = "layouts separated by ';', of keys separated by ',': tp=N, the ranks; ep=N; "
+             "kv=replicated|sharded; comm=auto|mpi|shm"},
+    {.name = "launch",
+     .value_name = "TEMPLATE",
+     .type = OPTION_TEXT,
+     .at = AT(launch),
+     .commands = VERIFY,
+     .none = "mpirun -n {n}, with what several ranks on one machine need",
+     .section = "Layout",
+     .help = "words before the program that start a job of {n} ranks"},
     {.name = "kv-placement",
      .value_name = "WHERE",
      .type = OPTION_CHOICE,
@@ -429,7 +489,7 @@ const struct option option_table[] = {
      .value_name = "MODE",
      .type = OPTION_CHOICE,
      .at = AT(mla_mode),
-     .commands = ENGINE,
+     .commands = ENGINE | VERIFY,
      .initial = "auto",
      .choices = mla_choices,
      .section = "Layout",
@@ -439,7 +499,7 @@ const struct option option_table[] = {
      .value_name = "MODE",
      .type = OPTION_CHOICE,
      .at = AT(deterministic),
-     .commands = ENGINE,
+     .commands = ENGINE | VERIFY,
      .initial = "off",
      .choices = deterministic_choices,
      .section = "Layout",
@@ -481,7 +541,7 @@ const struct option option_table[] = {
      .value_name = "N",
      .type = OPTION_INT,
      .at = AT(max_num_batched_tokens),
-     .commands = ENGINE,
+     .commands = ENGINE | VERIFY,
      .initial = "512",
      .min = 1,
      .max = INT32_MAX,
@@ -686,13 +746,12 @@ const int option_count = (int)(sizeof option_table / sizeof option_table[0]);
 _Static_assert(sizeof option_table / sizeof option_table[0] <= OPTION_ROWS_MAX,
                "struct options has a source for each row");
 
-static const char *const later_commands[] = {"chat",        "serve",     "bench throughput",
-                                             "bench serve", "compare",   "scale",
-                                             "plan",        "preflight", "verify"};
+static const char *const later_commands[] = {
+    "chat", "serve", "bench throughput", "bench serve", "compare", "scale", "plan", "preflight"};
 
-static const char *const later_options[] = {
-    "dp",     "pp",      "kv-cache-form", "block-size",   "cluster",        "all2all-backend",
-    "launch", "layouts", "num-prompts",   "request-rate", "max-concurrency"};
+static const char *const later_options[] = {"dp",          "pp",           "kv-cache-form",
+                                            "block-size",  "cluster",      "all2all-backend",
+                                            "num-prompts", "request-rate", "max-concurrency"};
 
 static const char *const later_values[][2] = {{"kv-placement", "node"}, {"kv-placement", "auto"}};
 

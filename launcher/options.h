@@ -16,6 +16,7 @@
 enum command {
     COMMAND_GENERATE,
     COMMAND_EVAL,
+    COMMAND_VERIFY,
     COMMAND_INSPECT,
     COMMAND_TOKENIZE,
     COMMAND_DETOKENIZE,
@@ -87,6 +88,7 @@ struct options {
     int is_of_rank; /* a file or variables were read: other ranks may have seen other ones */
     int help, version, print_config, json;
     char *config;
+    char *layouts, *launch; /* NULL: not given */
 
     char *model, *model_config;
     int64_t tp, ep; /* 0: not given */

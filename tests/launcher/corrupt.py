@@ -51,6 +51,17 @@ def pack(header, body):
     return struct.pack("<Q", len(text)) + text + body
 
 
+def enlarge(model, tensor):
+    """The first number of a bf16 tensor 8 times as large; the header stays, which ranks compare."""
+    path = os.path.join(model, WEIGHTS)
+    data = bytearray(read_file(path))
+    header, body = parse(data)
+    assert header[tensor]["dtype"] == "BF16"
+    at = len(data) - len(body) + header[tensor]["data_offsets"][0]
+    struct.pack_into("<H", data, at, struct.unpack_from("<H", data, at)[0] + (3 << 7))
+    write(path, bytes(data))
+
+
 def tokenizer(**changes):
     """A right tokenizer.json of 3 ids and one added token."""
     return {"version": "1.0", "added_tokens": [{"id": 3, "content": "<s>", "special": True}],

@@ -2,7 +2,6 @@
 """LATENTRANK_DEBUG_CHECK=1: a rank whose weights differ is named with the first tensor that shows it."""
 
 import os
-import struct
 
 import cli
 import corrupt
@@ -21,14 +20,7 @@ def folder(name, tensor=None):
     os.mkdir(check.path(name))
     model = corrupt.copy(os.path.join(check.path(name), "model"), "t3-v3")
     if tensor is not None:
-        path = os.path.join(model, corrupt.WEIGHTS)
-        data = bytearray(corrupt.read_file(path)) # the header must stay: ranks compare it
-        header, body = corrupt.parse(data)
-        assert header[tensor]["dtype"] == "BF16"
-        at = len(data) - len(body) + header[tensor]["data_offsets"][0]
-        number = struct.unpack_from("<H", data, at)[0]
-        struct.pack_into("<H", data, at, number + (3 << 7))
-        corrupt.write(path, bytes(data))
+        corrupt.enlarge(model, tensor)
     return check.path(name)
 
 

@@ -1,0 +1,304 @@
+/* verify.c - the same prompts through a list of layouts, each compared with one rank. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "launcher/commands.h"
+#include "launcher/launch.h"
+#include "launcher/layouts.h"
+#include "launcher/logits_compare.h"
+#include "launcher/report.h"
+#include "parallel/process.h"
+#include "runtime/model_config.h"
+
+/* Of the largest |logit| of a row: what sums in another order may change. */
+#define TOLERANCE 2e-4
+
+enum { PATH_BYTES = 4096, ERROR_BYTES = 512, ARGUMENTS_MAX = 32 };
+
+static const char default_layouts[] =
+    "tp=2;tp=2,ep=1;tp=2,kv=sharded;tp=2,ep=1,kv=sharded,comm=mpi;tp=3;tp=3,kv=sharded;tp=4;tp=4,"
+    "ep=1;"
+    "tp=4,ep=2;tp=4,kv=sharded;tp=4,comm=mpi;tp=8;tp=8,ep=1;tp=8,kv=sharded";
+static const char default_bit_layouts[] =
+    "tp=1,ep=1;tp=2,ep=2;tp=2,ep=2,kv=sharded;tp=2,ep=2,kv=sharded,comm=mpi;tp=4,ep=4;"
+    "tp=4,ep=4,kv=sharded;tp=4,ep=4,comm=mpi;tp=8,ep=8;tp=8,ep=8,kv=sharded;tp=8,ep=8,comm=mpi";
+
+/* At the ends of a page of the cache, and across many. */
+static const int default_lengths[] = {1, 63, 64, 65, 700};
+enum { DEFAULT_PROMPTS = sizeof default_lengths / sizeof default_lengths[0] };
+
+struct row {
+    struct logits_difference worst; /* over the prompts */
+    char error[ERROR_BYTES];        /* of a job that failed; "" */
+    int passed;
+};
+
+struct verify {
+    const struct options *options;
+    struct layout *layout;
+    struct row *row;
+    int n_layouts, n_prompts;
+    char **prompt; /* ids as text */
+    char folder[64];
+};
+
+/* "FOLDER/NAME", or with a number "FOLDER/NAME-NUMBER". */
+static const char *path_in(const struct verify *v, char path[PATH_BYTES], const char *name,
+                           int number)
+{
+    if (number < 0)
+        snprintf(path, PATH_BYTES, "%s/%s", v->folder, name);
+    else
+        snprintf(path, PATH_BYTES, "%s/%s-%d", v->folder, name, number);
+    return path;
+}
+
+static char *random_prompt(int length, int number, int64_t vocab_size)
+{
+    size_t used = 0, size = (size_t)length * 12;
+    char *text = malloc(size);
+    for (int i = 0; i < length && text != NULL; i++)
+        used += (size_t)snprintf(
+            text + used, size - used, "%s%d", i > 0 ? "," : "",
+            (int)(XXH3_64bits_withSeed(&i, sizeof i, (uint64_t)number) % (uint64_t)vocab_size));
+    return text;
+}
+
+/* Those of the user, else random ids, as long as the model takes them. */
+static enum status take_prompts(struct verify *v)
+{
+    const struct text_list *given = &v->options->prompt_ids;
+    struct model_config config;
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s/config.json", v->options->model);
+    TRY(model_config_load(&config, path));
+    TRY(model_config_check_supported(&config, path));
+    int n = given->count > 0 ? given->count : DEFAULT_PROMPTS;
+    v->prompt = calloc((size_t)n, sizeof *v->prompt);
+    if (v->prompt == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d prompts", n);
+    for (int i = 0; i < n; i++) {
+        if (given->count == 0 && default_lengths[i] + v->options->max_tokens > config.max_position)
+            continue;
+        char *text = given->count > 0 ? strdup(given->text[i])
+                                      : random_prompt(default_lengths[i], i, config.vocab_size);
+        if (text == NULL)
+            FAIL(STATUS_NO_MEMORY, "no memory for a prompt");
+        v->prompt[v->n_prompts++] = text;
+    }
+    if (v->n_prompts == 0)
+        FAIL(STATUS_USAGE,
+             "--max-tokens %lld: the model takes %d tokens in all (max_position_embeddings)",
+             (long long)v->options->max_tokens, config.max_position);
+    return STATUS_OK;
+}
+
+/* All options, as the jobs read them by --config. */
+static enum status write_config(const struct verify *v)
+{
+    char path[PATH_BYTES], *text = options_json(v->options);
+    FILE *file = fopen(path_in(v, path, "options.json", -1), "w");
+    int is_written = text != NULL && file != NULL && fputs(text, file) >= 0;
+    if (file != NULL && fclose(file) != 0)
+        is_written = 0;
+    free(text);
+    if (!is_written)
+        FAIL(STATUS_IO, "%s: cannot be written: %s", path, strerror(errno));
+    return STATUS_OK;
+}
+
+/* `out` is written by the job, else `error` says what it said.  `layout` NULL: the reference. */
+static enum status run_job(const struct verify *v, const struct layout *layout, int prompt,
+                           const char *out, char error[ERROR_BYTES])
+{
+    const struct options *o = v->options;
+    const char *argument[ARGUMENTS_MAX];
+    char config[PATH_BYTES], log[PATH_BYTES];
+    int n = 0, exit_code;
+    argument[n++] = "generate";
+    argument[n++] = "--config";
+    argument[n++] = path_in(v, config, "options.json", -1);
+    argument[n++] = "--prompt-ids";
+    argument[n++] = v->prompt[prompt];
+    argument[n++] = "--ignore-eos";
+    argument[n++] = "--dump-logits";
+    argument[n++] = out;
+    /* rounded rows would turn the last bits of sums into more */
+    if (o->kv_cache_dtype == CACHE_AUTO && o->deterministic != DETERMINISTIC_OPTION_LAYOUT) {
+        argument[n++] = "--kv-cache-dtype";
+        argument[n++] = "f32";
+    }
+    for (int i = 0; layout != NULL && i < layout->n_options; i++) {
+        argument[n++] = layout->name[i];
+        argument[n++] = layout->value[i];
+    }
+    argument[n] = NULL;
+    error[0] = '\0';
+    TRY(launch_job(&exit_code, o->launch, layout != NULL ? layout->ranks : 1, argument,
+                   path_in(v, log, "stderr", -1)));
+    if (exit_code == 0)
+        return STATUS_OK;
+    int used = snprintf(error, ERROR_BYTES, "exit code %d: ", exit_code);
+    launch_error(error + used, (size_t)(ERROR_BYTES - used), log);
+    return STATUS_OK;
+}
+
+static enum status run_reference(const struct verify *v)
+{
+    char path[PATH_BYTES], error[ERROR_BYTES];
+    for (int i = 0; i < v->n_prompts; i++) {
+        TRY(run_job(v, NULL, i, path_in(v, path, "one", i), error));
+        if (error[0] != '\0')
+            FAIL(STATUS_INVALID, "one rank, with which the layouts are compared: %s", error);
+    }
+    return STATUS_OK;
+}
+
+static int passes(const struct verify *v, const struct row *row)
+{
+    if (row->error[0] != '\0')
+        return 0;
+    if (v->options->deterministic == DETERMINISTIC_OPTION_LAYOUT)
+        return row->worst.same_bits;
+    return row->worst.same_tokens && row->worst.max_rel_diff <= TOLERANCE;
+}
+
+static enum status run_layout(const struct verify *v, int index)
+{
+    struct row *row = &v->row[index];
+    char found[PATH_BYTES], expected[PATH_BYTES];
+    row->worst = (struct logits_difference){.same_tokens = 1, .same_bits = 1};
+    for (int i = 0; i < v->n_prompts && row->error[0] == '\0'; i++) {
+        struct logits_difference one;
+        TRY(run_job(v, &v->layout[index], i, path_in(v, found, "layout", -1), row->error));
+        if (row->error[0] != '\0')
+            break;
+        TRY(logits_compare(&one, path_in(v, expected, "one", i), found));
+        unlink(found);
+        if (one.max_rel_diff > row->worst.max_rel_diff)
+            row->worst.max_rel_diff = one.max_rel_diff;
+        row->worst.same_tokens &= one.same_tokens;
+        row->worst.same_bits &= one.same_bits;
+    }
+    row->passed = passes(v, row);
+    return STATUS_OK;
+}
+
+static enum status print_row(const struct verify *v, int index)
+{
+    const struct row *row = &v->row[index];
+    char line[LAYOUT_TEXT_MAX + ERROR_BYTES + 64];
+    if (row->error[0] != '\0')
+        snprintf(line, sizeof line, "%-32s %12s %7s %6s  %s", v->layout[index].text, "-", "-", "-",
+                 row->error);
+    else
+        snprintf(line, sizeof line, "%-32s %12.2e %7s %6s  %s", v->layout[index].text,
+                 row->worst.max_rel_diff, row->worst.same_tokens ? "same" : "differ",
+                 row->worst.same_bits ? "same" : "differ", row->passed ? "passed" : "FAILED");
+    return report_line(line);
+}
+
+static enum status run_all(struct verify *v, int *failed)
+{
+    char line[LAYOUT_TEXT_MAX];
+    TRY(run_reference(v));
+    snprintf(line, sizeof line, "%-32s %12s %7s %6s", "layout", "max_rel_diff", "tokens", "bits");
+    if (!v->options->json)
+        TRY(report_line(line));
+    *failed = 0;
+    for (int i = 0; i < v->n_layouts; i++) {
+        TRY(run_layout(v, i));
+        *failed += !v->row[i].passed;
+        if (!v->options->json)
+            TRY(print_row(v, i));
+    }
+    return STATUS_OK;
+}
+
+static enum status report(const struct verify *v, int failed)
+{
+    json_t *rows = json_array();
+    for (int i = 0; i < v->n_layouts; i++) {
+        const struct row *row = &v->row[i];
+        const char *layout = v->layout[i].text;
+        if (row->error[0] != '\0')
+            json_array_append_new(
+                rows, json_pack("{s:o, s:b, s:o}", "layout", report_text(layout, strlen(layout)),
+                                "passed", 0, "error", report_text(row->error, strlen(row->error))));
+        else
+            json_array_append_new(
+                rows, json_pack("{s:o, s:b, s:o, s:b, s:b}", "layout",
+                                report_text(layout, strlen(layout)), "passed", row->passed,
+                                "max_rel_diff", report_real(row->worst.max_rel_diff), "same_tokens",
+                                row->worst.same_tokens, "same_bits", row->worst.same_bits));
+    }
+    return report_json(json_pack("{s:o, s:i, s:i, s:i}", "rows", rows, "prompts", v->n_prompts,
+                                 "passed", v->n_layouts - failed, "failed", failed));
+}
+
+static enum status open_verify(struct verify *v)
+{
+    const struct options *o = v->options;
+    const char *temporary = getenv("TMPDIR");
+    int is_layout = o->deterministic == DETERMINISTIC_OPTION_LAYOUT;
+    TRY(layouts_parse(&v->layout, &v->n_layouts,
+                      o->layouts != NULL ? o->layouts
+                      : is_layout        ? default_bit_layouts
+                                         : default_layouts));
+    TRY(take_prompts(v));
+    v->row = calloc((size_t)v->n_layouts, sizeof *v->row);
+    if (v->row == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d layouts", v->n_layouts);
+    if (temporary == NULL || strlen(temporary) + 32 > sizeof v->folder)
+        temporary = "/tmp";
+    snprintf(v->folder, sizeof v->folder, "%s/latentrank_verify_XXXXXX", temporary);
+    if (mkdtemp(v->folder) == NULL) {
+        int error = errno;
+        v->folder[0] = '\0';
+        FAIL(STATUS_IO, "no folder for logits in %s: %s", temporary, strerror(error));
+    }
+    return write_config(v);
+}
+
+static void close_verify(struct verify *v)
+{
+    static const char *const files[] = {"options.json", "stderr", "layout"};
+    char path[PATH_BYTES];
+    for (int i = 0; i < v->n_prompts; i++) {
+        if (v->folder[0] != '\0')
+            unlink(path_in(v, path, "one", i));
+        free(v->prompt[i]);
+    }
+    for (size_t i = 0; v->folder[0] != '\0' && i < sizeof files / sizeof files[0]; i++)
+        unlink(path_in(v, path, files[i], -1));
+    if (v->folder[0] != '\0')
+        rmdir(v->folder);
+    free(v->prompt);
+    free(v->layout);
+    free(v->row);
+}
+
+enum status verify_run(const struct options *options)
+{
+    struct verify v = {.options = options};
+    int failed = 0;
+    if (process_is_launched())
+        FAIL(STATUS_USAGE,
+             "verify starts the jobs itself: run it without mpirun (--launch says how "
+             "jobs are started)");
+    enum status status = open_verify(&v);
+    if (status == STATUS_OK)
+        status = run_all(&v, &failed);
+    if (status == STATUS_OK && options->json)
+        status = report(&v, failed);
+    close_verify(&v);
+    TRY(status);
+    if (failed > 0)
+        FAIL(STATUS_INVALID, "%d of %d layouts do not give what one rank gives", failed,
+             v.n_layouts);
+    return STATUS_OK;
+}
