@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "runtime/safetensors.h"
+#include "runtime/step_trace.h"
 
 struct dump {
     struct safetensors *file;
@@ -41,39 +42,19 @@ static enum status dump_row(struct dump *dump, int64_t row)
     return safetensors_read(dump->file, dump->logits, row * bytes, bytes, dump->row);
 }
 
-static double largest(const float *row, int64_t n)
-{
-    double most = 0;
-    for (int64_t i = 0; i < n; i++)
-        most = fmax(most, fabs((double)row[i]));
-    return most;
-}
-
-static double relative(const float *a, const float *b, int64_t n)
-{
-    double most = 0, scale = largest(a, n);
-    for (int64_t i = 0; i < n; i++) {
-        double difference = fabs((double)a[i] - (double)b[i]);
-        if (difference != difference) /* not a number */
-            return HUGE_VAL;
-        most = fmax(most, difference);
-    }
-    if (scale > 0)
-        return most / scale;
-    return most > 0 ? HUGE_VAL : 0;
-}
-
 static int is_near_tie(const float *row, int64_t n)
 {
-    double best = -HUGE_VAL, second = -HUGE_VAL;
-    for (int64_t i = 0; i < n; i++)
+    double best = -HUGE_VAL, second = -HUGE_VAL, scale = 0;
+    for (int64_t i = 0; i < n; i++) {
+        scale = fmax(scale, fabs((double)row[i]));
         if ((double)row[i] > best) {
             second = best;
             best = (double)row[i];
         } else {
             second = fmax(second, (double)row[i]);
         }
-    return best - second < NEAR_TIE * largest(row, n);
+    }
+    return best - second < NEAR_TIE * scale;
 }
 
 static enum status compare(struct logits_difference *d, struct dump *a, struct dump *b)
@@ -88,7 +69,7 @@ static enum status compare(struct logits_difference *d, struct dump *a, struct d
     for (int64_t i = 0; i < rows && i < same; i++) { /* row i has the ids up to i */
         TRY(dump_row(a, i));
         TRY(dump_row(b, i));
-        d->max_rel_diff = fmax(d->max_rel_diff, relative(a->row, b->row, vocab));
+        d->max_rel_diff = fmax(d->max_rel_diff, relative_difference(a->row, b->row, vocab));
         d->same_bits &= memcmp(a->row, b->row, (size_t)vocab * sizeof(float)) == 0;
     }
     /* a->row now predicts the first id that differs */

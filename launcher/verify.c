@@ -13,6 +13,7 @@
 #include "launcher/report.h"
 #include "parallel/process.h"
 #include "runtime/model_config.h"
+#include "runtime/step_trace.h"
 
 /* Of the largest |logit| of a row: what sums in another order may change. */
 #define TOLERANCE 2e-4
@@ -35,6 +36,8 @@ struct row {
     struct logits_difference worst; /* over the prompts */
     char error[ERROR_BYTES];        /* of a job that failed; "" */
     int passed;
+    struct step_trace_place first; /* where a layout that does not pass differs first */
+    char ranks[ERROR_BYTES];       /* what its ranks say when they compare themselves; "" */
 };
 
 struct verify {
@@ -158,17 +161,43 @@ static enum status run_reference(const struct verify *v)
     return STATUS_OK;
 }
 
-static int passes(const struct verify *v, const struct row *row)
+static int passes(const struct verify *v, const struct logits_difference *difference)
 {
-    if (row->error[0] != '\0')
-        return 0;
     if (v->options->deterministic == DETERMINISTIC_OPTION_LAYOUT)
-        return row->worst.same_bits;
-    return row->worst.same_tokens && row->worst.max_rel_diff <= TOLERANCE;
+        return difference->same_bits;
+    return difference->same_tokens && difference->max_rel_diff <= TOLERANCE;
+}
+
+/* A job that writes its trace to `name` and whose ranks compare themselves. */
+static enum status trace_job(const struct verify *v, const struct layout *layout, int prompt,
+                             const char *name, char error[ERROR_BYTES])
+{
+    char path[PATH_BYTES], out[PATH_BYTES];
+    setenv("LATENTRANK_DEBUG_TRACE", path_in(v, path, name, -1), 1);
+    setenv("LATENTRANK_DEBUG_CHECK", "1", 1);
+    enum status status = run_job(v, layout, prompt, path_in(v, out, "layout", -1), error);
+    unsetenv("LATENTRANK_DEBUG_TRACE");
+    unsetenv("LATENTRANK_DEBUG_CHECK");
+    unlink(out);
+    return status;
+}
+
+/* Runs one rank and the layout once more, to see which tensor is the first that differs. */
+static enum status find_first(const struct verify *v, int index, int prompt)
+{
+    struct row *row = &v->row[index];
+    char expected[PATH_BYTES], found[PATH_BYTES], error[ERROR_BYTES];
+    int compares_bits = v->options->deterministic == DETERMINISTIC_OPTION_LAYOUT;
+    TRY(trace_job(v, NULL, prompt, "trace-one", error));
+    TRY(trace_job(v, &v->layout[index], prompt, "trace-layout", row->ranks));
+    return step_trace_compare(&row->first, path_in(v, expected, "trace-one", -1),
+                              path_in(v, found, "trace-layout", -1),
+                              compares_bits ? -1 : TOLERANCE);
 }
 
 static enum status run_layout(const struct verify *v, int index)
 {
+    int failing = -1; /* the first prompt that does not pass */
     struct row *row = &v->row[index];
     char found[PATH_BYTES], expected[PATH_BYTES];
     row->worst = (struct logits_difference){.same_tokens = 1, .same_bits = 1};
@@ -179,26 +208,45 @@ static enum status run_layout(const struct verify *v, int index)
             break;
         TRY(logits_compare(&one, path_in(v, expected, "one", i), found));
         unlink(found);
+        if (failing < 0 && !passes(v, &one))
+            failing = i;
         if (one.max_rel_diff > row->worst.max_rel_diff)
             row->worst.max_rel_diff = one.max_rel_diff;
         row->worst.same_tokens &= one.same_tokens;
         row->worst.same_bits &= one.same_bits;
     }
-    row->passed = passes(v, row);
-    return STATUS_OK;
+    row->passed = row->error[0] == '\0' && failing < 0;
+    return failing < 0 || row->error[0] != '\0' ? STATUS_OK : find_first(v, index, failing);
+}
+
+/* "step 0, layer 1, input of attention (2.3e-01)", and what the ranks said. */
+static const char *describe_first(const struct row *row, char *text, size_t size)
+{
+    char layer[32] = "";
+    if (row->first.layer >= 0)
+        snprintf(layer, sizeof layer, "layer %d, ", row->first.layer);
+    if (row->first.name[0] == '\0')
+        snprintf(text, size, "; no tensor before the logits differs%s%s",
+                 row->ranks[0] != '\0' ? "; " : "", row->ranks);
+    else
+        snprintf(text, size, "; the first to differ: step %lld, %s%s (%.1e)%s%s",
+                 (long long)row->first.step, layer, row->first.name, row->first.difference,
+                 row->ranks[0] != '\0' ? "; " : "", row->ranks);
+    return text;
 }
 
 static enum status print_row(const struct verify *v, int index)
 {
     const struct row *row = &v->row[index];
-    char line[LAYOUT_TEXT_MAX + ERROR_BYTES + 64];
+    char line[LAYOUT_TEXT_MAX + 2 * ERROR_BYTES + 256], first[2 * ERROR_BYTES] = "";
     if (row->error[0] != '\0')
         snprintf(line, sizeof line, "%-32s %12s %7s %6s  %s", v->layout[index].text, "-", "-", "-",
                  row->error);
     else
-        snprintf(line, sizeof line, "%-32s %12.2e %7s %6s  %s", v->layout[index].text,
+        snprintf(line, sizeof line, "%-32s %12.2e %7s %6s  %s%s", v->layout[index].text,
                  row->worst.max_rel_diff, row->worst.same_tokens ? "same" : "differ",
-                 row->worst.same_bits ? "same" : "differ", row->passed ? "passed" : "FAILED");
+                 row->worst.same_bits ? "same" : "differ", row->passed ? "passed" : "FAILED",
+                 row->passed ? "" : describe_first(row, first, sizeof first));
     return report_line(line);
 }
 
@@ -219,23 +267,36 @@ static enum status run_all(struct verify *v, int *failed)
     return STATUS_OK;
 }
 
+static json_t *row_json(const struct layout *layout, const struct row *row)
+{
+    json_t *root = json_object();
+    json_object_set_new(root, "layout", report_text(layout->text, strlen(layout->text)));
+    json_object_set_new(root, "passed", json_boolean(row->passed));
+    if (row->error[0] != '\0') {
+        json_object_set_new(root, "error", report_text(row->error, strlen(row->error)));
+        return root;
+    }
+    json_object_set_new(root, "max_rel_diff", report_real(row->worst.max_rel_diff));
+    json_object_set_new(root, "same_tokens", json_boolean(row->worst.same_tokens));
+    json_object_set_new(root, "same_bits", json_boolean(row->worst.same_bits));
+    if (row->passed)
+        return root;
+    const struct step_trace_place *first = &row->first;
+    if (first->name[0] != '\0')
+        json_object_set_new(root, "first_difference",
+                            json_pack("{s:I, s:i, s:s, s:o}", "step", (json_int_t)first->step,
+                                      "layer", first->layer, "tensor", first->name, "difference",
+                                      report_real(first->difference)));
+    if (row->ranks[0] != '\0')
+        json_object_set_new(root, "ranks_say", report_text(row->ranks, strlen(row->ranks)));
+    return root;
+}
+
 static enum status report(const struct verify *v, int failed)
 {
     json_t *rows = json_array();
-    for (int i = 0; i < v->n_layouts; i++) {
-        const struct row *row = &v->row[i];
-        const char *layout = v->layout[i].text;
-        if (row->error[0] != '\0')
-            json_array_append_new(
-                rows, json_pack("{s:o, s:b, s:o}", "layout", report_text(layout, strlen(layout)),
-                                "passed", 0, "error", report_text(row->error, strlen(row->error))));
-        else
-            json_array_append_new(
-                rows, json_pack("{s:o, s:b, s:o, s:b, s:b}", "layout",
-                                report_text(layout, strlen(layout)), "passed", row->passed,
-                                "max_rel_diff", report_real(row->worst.max_rel_diff), "same_tokens",
-                                row->worst.same_tokens, "same_bits", row->worst.same_bits));
-    }
+    for (int i = 0; i < v->n_layouts; i++)
+        json_array_append_new(rows, row_json(&v->layout[i], &v->row[i]));
     return report_json(json_pack("{s:o, s:i, s:i, s:i}", "rows", rows, "prompts", v->n_prompts,
                                  "passed", v->n_layouts - failed, "failed", failed));
 }
@@ -266,7 +327,8 @@ static enum status open_verify(struct verify *v)
 
 static void close_verify(struct verify *v)
 {
-    static const char *const files[] = {"options.json", "stderr", "layout"};
+    static const char *const files[] = {"options.json", "stderr", "layout", "trace-one",
+                                        "trace-layout"};
     char path[PATH_BYTES];
     for (int i = 0; i < v->n_prompts; i++) {
         if (v->folder[0] != '\0')

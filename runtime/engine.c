@@ -1,6 +1,7 @@
 /* engine.c - opens a model on all ranks in phases that end agreed, and runs steps through it. */
 #include "runtime/engine.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,7 @@ struct engine {
     struct engine_options options; /* the lengths filled in */
     int has_threads;               /* the device's pool is ours */
     int checks;                    /* step_check compares */
+    FILE *trace;                   /* and writes here */
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
@@ -50,6 +52,8 @@ struct engine_options engine_defaults(void)
 
 static void engine_free(struct engine *e)
 {
+    if (e->trace != NULL)
+        fclose(e->trace);
     step_message_close(&e->message);
     batch_close(&e->batch);
     latent_cache_close(&e->cache);
@@ -426,11 +430,26 @@ static uint64_t config_hash(const struct engine *e)
     return XXH3_64bits(&e->config, sizeof e->config);
 }
 
+/* For step_check, which reads host memory. */
+static enum status open_checks(struct engine *e)
+{
+    const char *checks = getenv("LATENTRANK_DEBUG_CHECK"),
+               *trace = getenv("LATENTRANK_DEBUG_TRACE");
+    if (!e->backend.device->is_host)
+        return STATUS_OK;
+    e->checks = checks != NULL && strcmp(checks, "1") == 0;
+    if (trace == NULL || e->process.rank != 0)
+        return STATUS_OK;
+    e->trace = fopen(trace, "wb");
+    if (e->trace == NULL)
+        FAIL(STATUS_IO, "LATENTRANK_DEBUG_TRACE=%s: %s", trace, strerror(errno));
+    return STATUS_OK;
+}
+
 static enum status open_phases(struct engine *e)
 {
-    const char *checks = getenv("LATENTRANK_DEBUG_CHECK");
     TRY(comm_agree(&e->world, open_backend(e)));
-    e->checks = checks != NULL && strcmp(checks, "1") == 0 && e->backend.device->is_host;
+    TRY(comm_agree(&e->world, open_checks(e)));
     TRY(comm_same(&e->world, "LATENTRANK_DEBUG_CHECK", (uint64_t)e->checks));
     TRY(comm_agree(&e->world, open_threads(e)));
     TRY(comm_agree(&e->world, open_config(e)));
@@ -560,6 +579,7 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
             (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch)),
         .splits_moe = splits_moe(e),
         .checks = e->checks,
+        .trace = e->trace,
         .vocab_counts = e->vocab_counts,
         .gather_counts = e->gather_counts,
         .sent_counts = e->sent_counts,

@@ -8,6 +8,7 @@
 
 #include "parallel/comm.h"
 #include "runtime/batch.h"
+#include "runtime/step_trace.h"
 #include "runtime/weights.h"
 
 /* Activations, f32, each with room for the largest step. */
@@ -71,6 +72,7 @@ struct step {
     int expands;                 /* attention decompresses keys and values in this step */
     int splits_moe;              /* shared and routed experts are summed over tp apart */
     int checks;                  /* step_check compares */
+    FILE *trace;                 /* and writes here; NULL: not */
     const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
     int64_t *gather_counts;      /* [tp->group.size] scratch */
     int64_t *sent_counts;        /* [tp->group.size] scratch */
@@ -102,10 +104,11 @@ static inline struct tensor step_rows(const struct step *s, const struct tensor 
     return tensor_rows(capacity, 0, s->batch->n_tokens);
 }
 
-/* With LATENTRANK_DEBUG_CHECK=1 on a host: t[T, n], which every rank of tp computes for itself or has from a
- * sum, has the same bits on all of them.  layer -1: before the first.
- * Errors: STATUS_INVALID on member 0, naming the tensor and the lowest rank that differs; the others wait
- * for the end of the job. */
+/* Of t[T, n], which every rank of tp computes for itself or has from a sum; layer -1: before the first.
+ * With LATENTRANK_DEBUG_CHECK=1 on a host its bits are compared between the ranks, with
+ * LATENTRANK_DEBUG_TRACE=FILE rank 0 appends it to that file (step_trace.h).
+ * Errors: STATUS_IO; STATUS_INVALID on member 0, naming the tensor and the lowest rank that differs: the others
+ * wait for the end of the job. */
 enum status step_check(struct step *s, int layer, const char *name, const struct tensor *t);
 
 /* x after all layers, before the final norm, in s->work->x. */

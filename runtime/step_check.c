@@ -1,4 +1,5 @@
-/* step_check.c - LATENTRANK_DEBUG_CHECK=1: which tensor is the first that ranks do not have alike. */
+/* step_check.c - what all ranks have in common, compared between them (LATENTRANK_DEBUG_CHECK=1) or written down
+ * (LATENTRANK_DEBUG_TRACE=FILE). */
 #include <stdio.h>
 #include <xxhash.h>
 
@@ -17,6 +18,8 @@ static uint64_t hash_of(const struct tensor *t)
 enum status step_check(struct step *s, int layer, const char *name, const struct tensor *t)
 {
     char what[96];
+    if (s->trace != NULL)
+        TRY(step_trace_write(s->trace, layer, name, t));
     if (!s->checks)
         return STATUS_OK;
     if (layer < 0)

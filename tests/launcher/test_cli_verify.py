@@ -57,9 +57,39 @@ def test_difference():
                  "a layout that differs", result)
     check.expect(not value["rows"][0]["passed"] and value["rows"][0]["max_rel_diff"] > 2e-4 and
                  value["rows"][1]["passed"] and value["failed"] == 1, f"{value}")
+    first = value["rows"][0].get("first_difference", {})
+    check.expect((first.get("step"), first.get("layer"), first.get("tensor")) ==
+                 (0, 1, "input of attention") and first["difference"] > 2e-4 and
+                 "ranks_say" not in value["rows"][0], f"where it differs first: {value}")
     result = check.run(*VERIFY, *launch, "--layouts", "tp=2", "--deterministic", "layout",
                        variables=TEMPORARY)
-    check.expect(result.returncode == 1 and b"FAILED" in result.stdout, "bits that differ", result)
+    check.expect(result.returncode == 1 and
+                 b"FAILED; the first to differ: step 0, layer 1, input of attention" in result.stdout,
+                 "bits that differ", result)
+
+
+def test_difference_of_a_rank():
+    """Rank 1 alone has other weights, behind the same relative path."""
+    for name in ("a", "b"):
+        os.mkdir(check.path(name))
+        model = corrupt.copy(os.path.join(check.path(name), "model"), "t3-v3")
+        if name == "b":
+            corrupt.enlarge(model, "model.layers.2.post_attention_layernorm.weight")
+    path = check.path("two.sh", f"""#!/bin/sh
+n=$1
+shift
+[ "$n" -eq 2 ] || exec {" ".join(cli.MPIRUN)} -n "$n" "$@"
+exec {" ".join(cli.MPIRUN)} -n 1 "$@" : -n 1 -wdir {check.path("b")} "$@"
+""")
+    here = os.getcwd()
+    os.chdir(check.path("a"))
+    value = json.loads(check.run("verify", "--model", "model", *PROMPTS, "--launch",
+                                     f"sh {path} {{n}}", "--layouts", "tp=2", "--json",
+                                     variables=TEMPORARY).stdout)
+    os.chdir(here)
+    said = value["rows"][0].get("ranks_say", "")
+    check.expect(value["failed"] == 1 and "layer 2: input of the FFN differs between ranks" in said
+                 and "rank 1 (" in said, f"the rank that differs: {value}")
 
 
 def test_jobs_that_fail():
@@ -82,6 +112,7 @@ def test_jobs_that_fail():
 
 test_agreement()
 test_difference()
+test_difference_of_a_rank()
 test_jobs_that_fail()
 check.expect(os.listdir(TEMPORARY["TMPDIR"]) == [], f"left: {os.listdir(TEMPORARY['TMPDIR'])}")
 check.end()
