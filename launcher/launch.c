@@ -12,6 +12,28 @@
 
 enum { WORDS_MAX = 256 };
 
+static volatile sig_atomic_t stopped, job_pid;
+
+static void stop(int number)
+{
+    (void)number;
+    stopped = 1;
+    if (job_pid > 0)
+        kill((pid_t)job_pid, SIGTERM);
+}
+
+void launch_catch_signals(void)
+{
+    struct sigaction action = {.sa_handler = stop};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+int launch_was_stopped(void)
+{
+    return stopped;
+}
+
 struct command_line {
     char *word[WORDS_MAX + 1];
     int count;
@@ -69,6 +91,8 @@ static void become(char **word, int log)
     int nowhere = open("/dev/null", O_RDWR);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
     if (nowhere >= 0 && dup2(nowhere, 0) >= 0 && dup2(nowhere, 1) >= 0 && dup2(log, 2) >= 0)
         execvp(word[0], word);
     dprintf(log, "latentrank: error: %s: cannot be started: %s\n", word[0], strerror(errno));
@@ -87,9 +111,15 @@ static enum status run(int *exit_code, char **word, const char *log)
     close(fd);
     if (pid < 0)
         FAIL(STATUS_IO, "%s: no process: %s", word[0], strerror(error));
+    job_pid = (sig_atomic_t)pid;
+    if (stopped)
+        kill(pid, SIGTERM);
     while (waitpid(pid, &state, 0) < 0)
         if (errno != EINTR)
             FAIL(STATUS_IO, "%s: waiting for it: %s", word[0], strerror(errno));
+    job_pid = 0;
+    if (stopped)
+        FAIL(STATUS_INVALID, "stopped by a signal");
     *exit_code = WIFEXITED(state) ? WEXITSTATUS(state) : 128 + WTERMSIG(state);
     return STATUS_OK;
 }

@@ -14,6 +14,11 @@
 enum status launch_job(int *exit_code, const char *launch, int ranks, const char *const *arguments,
                        const char *log);
 
+/* From here on SIGINT and SIGTERM end the job that runs, and launch_job fails with STATUS_INVALID; the caller
+ * tidies up. */
+void launch_catch_signals(void);
+int launch_was_stopped(void);
+
 /* The first error line of such a log, without "latentrank: error: "; else its last line; "" when it is
  * empty. */
 void launch_error(char *text, size_t size, const char *log);

@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "launcher/commands.h"
+#include "launcher/failure.h"
 #include "launcher/launch.h"
 #include "launcher/layouts.h"
 #include "launcher/logits_compare.h"
@@ -352,12 +353,15 @@ enum status verify_run(const struct options *options)
         FAIL(STATUS_USAGE,
              "verify starts the jobs itself: run it without mpirun (--launch says how "
              "jobs are started)");
+    launch_catch_signals();
     enum status status = open_verify(&v);
     if (status == STATUS_OK)
         status = run_all(&v, &failed);
     if (status == STATUS_OK && options->json)
         status = report(&v, failed);
     close_verify(&v);
+    if (launch_was_stopped())
+        exit(EXIT_INTERRUPTED);
     TRY(status);
     if (failed > 0)
         FAIL(STATUS_INVALID, "%d of %d layouts do not give what one rank gives", failed,

@@ -3,6 +3,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import time
 
 import cli
 import corrupt
@@ -110,9 +113,29 @@ def test_jobs_that_fail():
         check.expect_error([*VERIFY, "--layouts", layouts], 2, text, variables=TEMPORARY)
 
 
+def test_signals():
+    """The job ends too, and nothing is left."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        launch = check.path("slow.sh", "#!/bin/sh\necho $$ >$TMPDIR/../pid\nexec sleep 60\n")
+        pid_file = os.path.join(check.folder, "pid")
+        with subprocess.Popen([check.program, *VERIFY, "--launch", f"sh {launch}"],
+                              env={**os.environ, **TEMPORARY}, stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE) as process:
+            while not os.path.exists(pid_file) or os.path.getsize(pid_file) == 0:
+                time.sleep(0.01)
+            process.send_signal(number)
+            stderr = process.communicate(timeout=cli.TIMEOUT_S)[1]
+        with open(pid_file, encoding="ascii") as file:
+            pid = int(file.read())
+        os.remove(pid_file)
+        check.expect(process.returncode == 130 and not os.path.exists(f"/proc/{pid}"),
+                     f"signal {number}: code {process.returncode}, {stderr!r}")
+
+
 test_agreement()
 test_difference()
 test_difference_of_a_rank()
 test_jobs_that_fail()
+test_signals()
 check.expect(os.listdir(TEMPORARY["TMPDIR"]) == [], f"left: {os.listdir(TEMPORARY['TMPDIR'])}")
 check.end()
