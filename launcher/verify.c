@@ -37,7 +37,8 @@ struct row {
     struct logits_difference worst; /* over the prompts */
     char error[ERROR_BYTES];        /* of a job that failed; "" */
     int passed;
-    struct step_trace_place first; /* where a layout that does not pass differs first */
+    int ties; /* prompts in which a token chose other experts: left out of `worst` */
+    struct step_trace_place first; /* where the last such, or the one that fails, differs first */
     char ranks[ERROR_BYTES];       /* what its ranks say when they compare themselves; "" */
 };
 
@@ -196,41 +197,66 @@ static enum status find_first(const struct verify *v, int index, int prompt)
                               compares_bits ? -1 : TOLERANCE);
 }
 
+/* All before the choice of experts is alike, so their scores nearly tie. */
+static int is_tie(const struct verify *v, const struct row *row)
+{
+    return v->options->deterministic != DETERMINISTIC_OPTION_LAYOUT && row->ranks[0] == '\0' &&
+           strcmp(row->first.name, STEP_CHOSEN_EXPERTS) == 0;
+}
+
+static void take_worst(struct row *row, const struct logits_difference *one)
+{
+    if (one->max_rel_diff > row->worst.max_rel_diff)
+        row->worst.max_rel_diff = one->max_rel_diff;
+    row->worst.same_tokens &= one->same_tokens;
+    row->worst.same_bits &= one->same_bits;
+}
+
+/* Ends with the first prompt that fails. */
 static enum status run_layout(const struct verify *v, int index)
 {
-    int failing = -1; /* the first prompt that does not pass */
     struct row *row = &v->row[index];
     char found[PATH_BYTES], expected[PATH_BYTES];
     row->worst = (struct logits_difference){.same_tokens = 1, .same_bits = 1};
-    for (int i = 0; i < v->n_prompts && row->error[0] == '\0'; i++) {
+    row->passed = 1;
+    for (int i = 0; i < v->n_prompts && row->passed; i++) {
         struct logits_difference one;
         TRY(run_job(v, &v->layout[index], i, path_in(v, found, "layout", -1), row->error));
-        if (row->error[0] != '\0')
-            break;
+        row->passed = row->error[0] == '\0';
+        if (!row->passed)
+            return STATUS_OK;
         TRY(logits_compare(&one, path_in(v, expected, "one", i), found));
         unlink(found);
-        if (failing < 0 && !passes(v, &one))
-            failing = i;
-        if (one.max_rel_diff > row->worst.max_rel_diff)
-            row->worst.max_rel_diff = one.max_rel_diff;
-        row->worst.same_tokens &= one.same_tokens;
-        row->worst.same_bits &= one.same_bits;
+        if (!passes(v, &one)) {
+            TRY(find_first(v, index, i));
+            row->passed = is_tie(v, row);
+            row->ties += row->passed;
+            row->worst.same_bits = 0;
+        }
+        if (passes(v, &one) || !row->passed)
+            take_worst(row, &one);
     }
-    row->passed = row->error[0] == '\0' && failing < 0;
-    return failing < 0 || row->error[0] != '\0' ? STATUS_OK : find_first(v, index, failing);
+    row->passed &= row->ties < v->n_prompts; /* else nothing was compared */
+    return STATUS_OK;
 }
 
-/* "step 0, layer 1, input of attention (2.3e-01)", and what the ranks said. */
-static const char *describe_first(const struct row *row, char *text, size_t size)
+/* What stands behind "passed" or "FAILED": where it differs first, and what the ranks said. */
+static const char *describe(const struct verify *v, const struct row *row, char *text, size_t size)
 {
     char layer[32] = "";
+    size_t used = 0;
+    text[0] = '\0';
+    if (row->passed && row->ties == 0)
+        return text;
     if (row->first.layer >= 0)
         snprintf(layer, sizeof layer, "layer %d, ", row->first.layer);
+    if (row->ties > 0)
+        used = (size_t)snprintf(text, size, ", %d of %d prompts to nearly tied experts only",
+                                row->ties, v->n_prompts);
     if (row->first.name[0] == '\0')
-        snprintf(text, size, "; no tensor before the logits differs%s%s",
-                 row->ranks[0] != '\0' ? "; " : "", row->ranks);
+        snprintf(text + used, size - used, "; no tensor before the logits differs");
     else
-        snprintf(text, size, "; the first to differ: step %lld, %s%s (%.1e)%s%s",
+        snprintf(text + used, size - used, "; the first to differ: step %lld, %s%s (%.1e)%s%s",
                  (long long)row->first.step, layer, row->first.name, row->first.difference,
                  row->ranks[0] != '\0' ? "; " : "", row->ranks);
     return text;
@@ -247,7 +273,7 @@ static enum status print_row(const struct verify *v, int index)
         snprintf(line, sizeof line, "%-32s %12.2e %7s %6s  %s%s", v->layout[index].text,
                  row->worst.max_rel_diff, row->worst.same_tokens ? "same" : "differ",
                  row->worst.same_bits ? "same" : "differ", row->passed ? "passed" : "FAILED",
-                 row->passed ? "" : describe_first(row, first, sizeof first));
+                 describe(v, row, first, sizeof first));
     return report_line(line);
 }
 
@@ -280,7 +306,8 @@ static json_t *row_json(const struct layout *layout, const struct row *row)
     json_object_set_new(root, "max_rel_diff", report_real(row->worst.max_rel_diff));
     json_object_set_new(root, "same_tokens", json_boolean(row->worst.same_tokens));
     json_object_set_new(root, "same_bits", json_boolean(row->worst.same_bits));
-    if (row->passed)
+    json_object_set_new(root, "ties", json_integer(row->ties));
+    if (row->passed && row->ties == 0)
         return root;
     const struct step_trace_place *first = &row->first;
     if (first->name[0] != '\0')

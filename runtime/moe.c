@@ -63,8 +63,9 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
     trace_add(TRACE_MOE_LAYERS, 1);
     /* (13)..(16) which experts, and how much of each */
     TRY(ops->gemm(&logits, h, &w->router, s->stream));
+    TRY(step_check(s, layer, "router logits", &logits));
     TRY(ops->router(&chosen, &weight, &logits, &w->router_bias, &s->model->router, s->stream));
-    TRY(step_check(s, layer, "chosen experts", &chosen));
+    TRY(step_check(s, layer, STEP_CHOSEN_EXPERTS, &chosen));
     TRY(step_check(s, layer, "weights of the chosen experts", &weight));
     count_experts(s, &chosen, &w->experts);
     /* (12) u = sum of the chosen experts + the shared one */

@@ -9,6 +9,9 @@
 
 enum { STEP_TRACE_NAME_MAX = 48 };
 
+/* Where sums in another order may turn a last bit into another expert. */
+#define STEP_CHOSEN_EXPERTS "chosen experts"
+
 /* The largest |a - b| over the largest |a|; infinite where a number is none. */
 double relative_difference(const float *a, const float *b, int64_t n);
 

@@ -71,6 +71,21 @@ def test_difference():
                  "bits that differ", result)
 
 
+def test_experts():
+    """Sums of 7 parts round otherwise, and turn one choice of experts; a router that differs is no tie."""
+    base = ["verify", "--model", MODEL, "--max-tokens", "1"]
+    value = check.run_json(*base, "--layouts", "tp=7", variables=TEMPORARY)["rows"][0]
+    check.expect(value["passed"] and value["ties"] == 1 and value["max_rel_diff"] < 1e-5 and
+                 value["first_difference"]["tensor"] == "chosen experts", f"a tie: {value}")
+    bad = corrupt.copy(check.path("router"), "t3-v3")
+    corrupt.enlarge(bad, "model.layers.1.mlp.gate.weight")
+    result = check.run(*base, *launcher_of_another_model(bad), "--layouts", "tp=2", "--json",
+                       variables=TEMPORARY)
+    value = json.loads(result.stdout)["rows"][0]
+    check.expect(not value["passed"] and value["ties"] == 0 and
+                 value["first_difference"]["tensor"] == "router logits", f"another router: {value}")
+
+
 def test_difference_of_a_rank():
     """Rank 1 alone has other weights, behind the same relative path."""
     for name in ("a", "b"):
@@ -134,6 +149,7 @@ def test_signals():
 
 test_agreement()
 test_difference()
+test_experts()
 test_difference_of_a_rank()
 test_jobs_that_fail()
 test_signals()
