@@ -96,6 +96,10 @@ struct ops {
     enum status (*rms_norm)(struct tensor *y, const struct tensor *x, const struct tensor *gain,
                             float epsilon, struct stream *stream);
 
+    /* x[T, n] += u[T, n], then y = rms_norm of x. */
+    enum status (*add_rms_norm)(struct tensor *y, struct tensor *x, const struct tensor *u,
+                                const struct tensor *gain, float epsilon, struct stream *stream);
+
     /* x[T, n] += y[T, n] */
     enum status (*add)(struct tensor *x, const struct tensor *y, struct stream *stream);
 
@@ -108,10 +112,12 @@ struct ops {
     enum status (*rope)(struct tensor *y, const struct tensor *x, const struct tensor *position,
                         const struct tensor *cos_sin, struct stream *stream);
 
-    /* Writes row position[t] of sequence seq_of[t]: c_kv[T, d_c], then k_r[T, d_r], rounded to the
-     * type of the cache; a scale of fp8_ds_mla is the largest |number| / 448. */
-    enum status (*cache_append)(const struct page_view *pages, const struct tensor *c_kv,
-                                const struct tensor *k_r, struct stream *stream);
+    /* Writes row position[t] of sequence seq_of[t]: rms_norm of c_kv[T, d_c] with gain[d_c], then k_r[T, d_r]
+     * after rope, rounded to the type of the cache; a scale of fp8_ds_mla is the largest |number| / 448.
+     * gain NULL, cos_sin NULL: as they are.  What c_kv and k_r hold afterwards is not said. */
+    enum status (*cache_append)(const struct page_view *pages, struct tensor *c_kv,
+                                struct tensor *k_r, const struct tensor *gain, float epsilon,
+                                const struct tensor *cos_sin, struct stream *stream);
 
     /* y[end - begin, d_c + d_r] f32 = rows [begin, end) of sequence `seq`. */
     enum status (*cache_read)(struct tensor *y, const struct page_view *pages, int seq,
@@ -138,7 +144,7 @@ struct ops {
     enum status (*merge_partials)(struct attention_state *a, const struct attention_state *b,
                                   struct stream *stream);
 
-    /* o[T, H, width] = state.o / state.l; 0 where nothing was visible. */
+    /* o[T, H, width] = state.o / state.l; 0 where nothing was visible.  o may be state.o. */
     enum status (*attention_finish)(struct tensor *o, const struct attention_state *state,
                                     struct stream *stream);
 

@@ -166,7 +166,7 @@ static enum status call_append(void *context, int64_t number)
     struct tensor c_kv = tensor_columns(&r->x, 0, d_c);
     struct tensor k_r = tensor_columns(&r->x, d_c, d_c + d_r);
     (void)number;
-    return r->ops->cache_append(&r->pages, &c_kv, &k_r, NULL);
+    return r->ops->cache_append(&r->pages, &c_kv, &k_r, NULL, 0, NULL, NULL);
 }
 
 static enum status run_norm(struct kernel_bench *bench, int64_t tokens)

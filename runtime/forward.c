@@ -28,24 +28,24 @@ enum status step_forward(struct step *s)
     trace_add(TRACE_DECODE_STEPS, decode_is_step(s->batch->n_tokens, s->batch->n_entries));
     TRY(embed(s, &x));
     TRY(step_check(s, -1, "embedding", &x));
+    TRY(ops->rms_norm(&h, &x, &s->weights->layer[0].attention_gain, epsilon, s->stream));
     for (int l = 0; l < s->model->n_layers; l++) {
         const struct layer_weights *w = &s->weights->layer[l];
 
         ledger_layer(l);
-        TRY(ops->rms_norm(&h, &x, &w->attention_gain, epsilon, s->stream));
         TRY(step_check(s, l, "input of attention", &h));
         TRY(mla_forward(s, l, &u, &h)); /* (1)..(11) */
         TRY(step_check(s, l, "output of attention", &u));
-        TRY(ops->add(&x, &u, s->stream));
-
-        TRY(ops->rms_norm(&h, &x, &w->ffn_gain, epsilon, s->stream));
+        TRY(ops->add_rms_norm(&h, &x, &u, &w->ffn_gain, epsilon, s->stream));
         TRY(step_check(s, l, "input of the FFN", &h));
         if (w->is_moe)
             TRY(moe_forward(s, l, &u, &h)); /* (12)..(16) */
         else
             TRY(ffn_forward(s, l, &u, &h));
         TRY(step_check(s, l, "output of the FFN", &u));
-        TRY(ops->add(&x, &u, s->stream));
+        if (l + 1 == s->model->n_layers)
+            return ops->add(&x, &u, s->stream);
+        TRY(ops->add_rms_norm(&h, &x, &u, &w[1].attention_gain, epsilon, s->stream));
     }
     return STATUS_OK;
 }

@@ -19,16 +19,14 @@ static enum status append_latent(struct step *s, int layer, const struct tensor 
     struct tensor both = step_rows(s, &s->work->c_kv_k_r);
     struct tensor c_kv = tensor_columns(&both, 0, d_c);
     struct tensor k_r = tensor_columns(&both, d_c, d_c + d_r);
-    struct tensor k_r_head = tensor_split(&k_r, d_r);
 
     /* (1) c^KV = W^DKV h, (3) k^R = RoPE(W^KR h) */
     TRY(ops->gemm(&both, h, &w->w_dkv, s->stream));
     if (w->dkv_bias.data != NULL)
         TRY(ops->add_bias(&both, &w->dkv_bias, s->stream));
-    TRY(ops->rms_norm(&c_kv, &c_kv, &w->ckv_gain, s->model->epsilon, s->stream));
-    TRY(ops->rope(&k_r_head, &k_r_head, &s->batch->position, s->cos_sin, s->stream));
-    TRY(step_check(s, layer, "latent rows", &both));
-    return ops->cache_append(&pages, &c_kv, &k_r, s->stream);
+    TRY(step_check(s, layer, "latent rows", &both)); /* before norm and RoPE */
+    return ops->cache_append(&pages, &c_kv, &k_r, &w->ckv_gain, s->model->epsilon, s->cos_sin,
+                             s->stream);
 }
 
 /* q[T, H (d_n + d_r)] of this rank's heads, the RoPE part not yet rotated */
@@ -87,7 +85,6 @@ enum status latent_attend(struct step *s, int layer, struct tensor *o, const str
     struct tensor q_latent = step_rows(s, &s->work->q_latent);
     struct tensor q_latent_c = tensor_columns(&q_latent, 0, d_c);
     struct tensor q_latent_r = tensor_columns(&q_latent, d_c, d_c + d_r);
-    struct tensor o_latent = step_rows(s, &s->work->o_latent);
     struct attention_state state = {.o = step_rows(s, &s->work->latent.o),
                                     .m = step_rows(s, &s->work->latent.m),
                                     .l = step_rows(s, &s->work->latent.l)};
@@ -97,7 +94,7 @@ enum status latent_attend(struct step *s, int layer, struct tensor *o, const str
     TRY(ops->rope(&q_latent_r, &q_r, &s->batch->position, s->cos_sin, s->stream));
     /* (10) o~ = sum_j softmax_j((q~ . c^KV_j + q^R . k^R_j) scale) c^KV_j */
     TRY(ops->latent_attention(&state, &q_latent, &pages, s->softmax_scale, s->stream));
-    TRY(ops->attention_finish(&o_latent, &state, s->stream));
+    TRY(ops->attention_finish(&state.o, &state, s->stream));
     /* (5) absorbed: o = W^UV o~ */
-    return ops->gemm_heads(o, &o_latent, &w->w_uv, s->stream);
+    return ops->gemm_heads(o, &state.o, &w->w_uv, s->stream);
 }

@@ -20,7 +20,7 @@ struct workspace {
     struct tensor c_kv_k_r;        /* [T, d_c + d_r] latent and RoPE key                   */
     struct tensor q_latent;        /* [T, H, d_c + d_r] absorbed query                     */
     struct attention_state latent; /* width d_c                                            */
-    struct tensor o_latent;        /* [T, H, d_c]                                          */
+    struct tensor o_latent;        /* [block of T, H, d_c], where pages are shared         */
     struct tensor o;               /* [T, H d_v]                                           */
     struct tensor gate, up;        /* [T, FFN columns of this rank]                        */
     struct tensor router_logits;   /* [T, E]                                               */

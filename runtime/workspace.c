@@ -24,8 +24,7 @@ static enum status take_latent(struct workspace *w, struct arena *arena,
     int64_t d_row = c->d_c + c->d_r, state = sharded_state_width(c->d_c);
     if (shape->cache_members == 1) {
         TRY(take(arena, &w->q_latent, shape->max_tokens, heads, d_row));
-        TRY(take_state(arena, &w->latent, shape->max_tokens, heads, c->d_c));
-        return take(arena, &w->o_latent, shape->max_tokens, heads, c->d_c);
+        return take_state(arena, &w->latent, shape->max_tokens, heads, c->d_c);
     }
     int64_t tokens = SHARDED_PAIRS / c->n_heads > 1 ? SHARDED_PAIRS / c->n_heads : 1;
     tokens = tokens < shape->max_tokens ? tokens : shape->max_tokens;

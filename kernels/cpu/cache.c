@@ -33,15 +33,21 @@ static void write_fp8(char *row, const float *c_kv, int64_t d_c, const float *k_
     write_part(scales, 0, k_r, d_r, DTYPE_BF16);
 }
 
-enum status ISA(cache_append)(const struct page_view *pages, const struct tensor *c_kv,
-                              const struct tensor *k_r, struct stream *stream)
+enum status ISA(cache_append)(const struct page_view *pages, struct tensor *c_kv,
+                              struct tensor *k_r, const struct tensor *gain, float epsilon,
+                              const struct tensor *cos_sin, struct stream *stream)
 {
-    (void)stream;
     int64_t d_c = c_kv->dim[1], d_r = k_r->dim[1];
     assert(c_kv->ndim == 2 && k_r->ndim == 2 && c_kv->dim[0] == k_r->dim[0]);
     enum dtype dtype = pages->rows.dtype;
     assert(d_c == pages->d_c && d_r == pages->d_r && pages->rows.dim[1] == PAGE_ROWS);
     assert(pages->rows.dim[2] == cache_row_width(dtype, d_c, d_r));
+    if (gain != NULL)
+        TRY(ISA(rms_norm)(c_kv, c_kv, gain, epsilon, stream));
+    if (cos_sin != NULL) {
+        struct tensor head = tensor_split(k_r, d_r);
+        TRY(ISA(rope)(&head, &head, &pages->position, cos_sin, stream));
+    }
     for (int64_t t = 0; t < c_kv->dim[0]; t++) {
         int32_t seq = tensor_i32(&pages->seq_of)[t], at = tensor_i32(&pages->position)[t];
         if (at < 0 || at / PAGE_ROWS >= pages->table.dim[1])

@@ -39,3 +39,10 @@ enum status ISA(rms_norm)(struct tensor *y, const struct tensor *x, const struct
     }
     return STATUS_OK;
 }
+
+enum status ISA(add_rms_norm)(struct tensor *y, struct tensor *x, const struct tensor *u,
+                              const struct tensor *gain, float epsilon, struct stream *stream)
+{
+    TRY(ISA(add)(x, u, stream));
+    return ISA(rms_norm)(y, x, gain, epsilon, stream);
+}

@@ -7,6 +7,7 @@ const struct ops ISA(cpu_ops) = {
     .gemm_heads = ISA(gemm_heads),
     .embed = ISA(embed),
     .rms_norm = ISA(rms_norm),
+    .add_rms_norm = ISA(add_rms_norm),
     .add = ISA(add),
     .add_bias = ISA(add_bias),
     .rope = ISA(rope),

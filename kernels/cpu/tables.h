@@ -25,12 +25,15 @@ enum status ISA(embed)(struct tensor *y, const struct tensor *ids, const struct 
                        int64_t first, struct stream *stream);
 enum status ISA(rms_norm)(struct tensor *y, const struct tensor *x, const struct tensor *gain,
                           float epsilon, struct stream *stream);
+enum status ISA(add_rms_norm)(struct tensor *y, struct tensor *x, const struct tensor *u,
+                              const struct tensor *gain, float epsilon, struct stream *stream);
 enum status ISA(add)(struct tensor *x, const struct tensor *y, struct stream *stream);
 enum status ISA(add_bias)(struct tensor *x, const struct tensor *bias, struct stream *stream);
 enum status ISA(rope)(struct tensor *y, const struct tensor *x, const struct tensor *position,
                       const struct tensor *cos_sin, struct stream *stream);
-enum status ISA(cache_append)(const struct page_view *pages, const struct tensor *c_kv,
-                              const struct tensor *k_r, struct stream *stream);
+enum status ISA(cache_append)(const struct page_view *pages, struct tensor *c_kv,
+                              struct tensor *k_r, const struct tensor *gain, float epsilon,
+                              const struct tensor *cos_sin, struct stream *stream);
 enum status ISA(cache_read)(struct tensor *y, const struct page_view *pages, int seq, int64_t begin,
                             int64_t end, struct stream *stream);
 enum status ISA(latent_attention)(struct attention_state *state, const struct tensor *q,

@@ -3,7 +3,7 @@
 #define KERNELS_CUDA_ATTENTION_DECODE_CUH
 
 #include "kernels/cuda/attention_decode.h"
-#include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/common.cuh"
 
 enum {
     TILE_COLUMNS = 64,                       /* bf16 numbers in a swizzled row of 128 bytes */
@@ -81,12 +81,6 @@ DEVICE int decode_next_run(decode_run *run, const decode_args &args, int part, i
 DEVICE unsigned char *swizzled(unsigned char *tile, int row, int chunk)
 {
     return tile + row * 128 + ((chunk ^ (row & 7)) << 4);
-}
-
-DEVICE uint32_t pack_bf16(float low, float high)
-{
-    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<uint32_t *>(&pair);
 }
 
 /* 2^(x - y) where x <= y, or both are -infinity: then 1. */

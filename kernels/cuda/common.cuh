@@ -48,6 +48,12 @@ static __device__ __forceinline__ float exp_f32(float x)
     return __fmul_rn(__fmul_rn(p, first), second); /* never fused into a sum */
 }
 
+DEVICE uint32_t pack_bf16(float low, float high)
+{
+    __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<uint32_t *>(&pair);
+}
+
 /* The number as the output stores it. */
 static __device__ __forceinline__ void store(float *to, float value)
 {

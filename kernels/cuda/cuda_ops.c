@@ -135,17 +135,20 @@ static enum status multiply(struct tensor *y, const struct tensor *x, const stru
     TRY(cuda_device_buffer(&workspace, BUFFER_SUMS, cuda_product_workspace_bytes()));
     p.workspace = workspace;
     int is_shared = x->dim[1] == 1;
-    if (takes_tensor_cores(w, &p.w)) {
-        TRY(round_inputs(&inputs, x, stream));
-        p.x = inputs;
-        p.x_row = x->dim[1] * padded(w->k);
-        p.x_matrix = is_shared ? 0 : padded(w->k);
-        CUDA_TRY(cuda_product_tensor(&p, cuda_stream(stream)));
-    } else {
-        p.x = x->data;
-        p.x_row = x->stride[0];
-        p.x_matrix = is_shared ? 0 : x->stride[1];
+    p.x = x->data;
+    p.x_row = x->stride[0];
+    p.x_matrix = is_shared ? 0 : x->stride[1];
+    if (!takes_tensor_cores(w, &p.w)) {
         CUDA_TRY(cuda_product_plain(&p, cuda_stream(stream)));
+    } else {
+        p.x_is_f32 = cuda_product_takes_f32(&p);
+        if (!p.x_is_f32) {
+            TRY(round_inputs(&inputs, x, stream));
+            p.x = inputs;
+            p.x_row = x->dim[1] * padded(w->k);
+            p.x_matrix = is_shared ? 0 : padded(w->k);
+        }
+        CUDA_TRY(cuda_product_tensor(&p, cuda_stream(stream)));
     }
     written(y);
     return cuda_device_check("product", stream);
@@ -187,21 +190,37 @@ static enum status embed(struct tensor *y, const struct tensor *ids, const struc
     return cuda_device_check("embed", stream);
 }
 
-static enum status rms_norm(struct tensor *y, const struct tensor *x, const struct tensor *gain,
-                            float epsilon, struct stream *stream)
+/* With `u`: x += u first. */
+static enum status norm(struct tensor *y, const struct tensor *x, const struct tensor *u,
+                        const struct tensor *gain, float epsilon, struct stream *stream)
 {
     const struct cuda_rms_norm p = {.y = y->data,
                                     .x = x->data,
+                                    .residual = u == NULL ? NULL : u->data,
                                     .gain = gain->data,
                                     .rows = x->dim[0],
                                     .n = x->dim[1],
                                     .y_stride = y->stride[0],
                                     .x_stride = x->stride[0],
+                                    .residual_stride = u == NULL ? 0 : u->stride[0],
                                     .y_dtype = DTYPE_F32,
                                     .epsilon = epsilon};
     CUDA_TRY(cuda_rms_norm(&p, cuda_stream(stream)));
     written(y);
     return cuda_device_check("rms_norm", stream);
+}
+
+static enum status rms_norm(struct tensor *y, const struct tensor *x, const struct tensor *gain,
+                            float epsilon, struct stream *stream)
+{
+    return norm(y, x, NULL, gain, epsilon, stream);
+}
+
+static enum status add_rms_norm(struct tensor *y, struct tensor *x, const struct tensor *u,
+                                const struct tensor *gain, float epsilon, struct stream *stream)
+{
+    written(x);
+    return norm(y, x, u, gain, epsilon, stream);
 }
 
 static enum status add(struct tensor *x, const struct tensor *y, struct stream *stream)
@@ -273,15 +292,18 @@ static enum status router(struct tensor *ids, struct tensor *weights, const stru
 
 /* --- cache and attention --- */
 
-static enum status cache_append(const struct page_view *pages, const struct tensor *c_kv,
-                                const struct tensor *k_r, struct stream *stream)
+static enum status cache_append(const struct page_view *pages, struct tensor *c_kv,
+                                struct tensor *k_r, const struct tensor *gain, float epsilon,
+                                const struct tensor *cos_sin, struct stream *stream)
 {
     const struct cuda_cache_append p = {.rows = pages->rows.data,
                                         .table = pages->table.data,
                                         .seq_of = pages->seq_of.data,
                                         .position = pages->position.data,
                                         .c_kv = c_kv->data,
+                                        .gain = gain == NULL ? NULL : gain->data,
                                         .k_r = k_r->data,
+                                        .cos_sin = cos_sin == NULL ? NULL : cos_sin->data,
                                         .tokens = c_kv->dim[0],
                                         .d_c = pages->d_c,
                                         .d_r = pages->d_r,
@@ -290,7 +312,8 @@ static enum status cache_append(const struct page_view *pages, const struct tens
                                         .table_stride = pages->table.stride[0],
                                         .c_kv_stride = c_kv->stride[0],
                                         .k_r_stride = k_r->stride[0],
-                                        .dtype = pages->rows.dtype};
+                                        .dtype = pages->rows.dtype,
+                                        .epsilon = epsilon};
     CUDA_TRY(cuda_cache_append(&p, cuda_stream(stream)));
     return cuda_device_check("cache_append", stream);
 }
@@ -301,6 +324,9 @@ static int is_decode_shape(const struct attention_state *state, const struct pag
            pages->rows.dtype == DTYPE_BF16 && tensor_is_dense(&pages->rows) &&
            tensor_is_dense(&state->o) && tensor_is_dense(&state->m) && tensor_is_dense(&state->l);
 }
+
+/* The results of the last decode attention, which leaves none to finish: their l is 1 (or o is 0). */
+static const void *finished;
 
 /* Every token is a sequence of its own to the kernel, with the pages of the one it belongs to. */
 static enum status attend_decode(struct attention_state *state, const struct tensor *q,
@@ -329,6 +355,7 @@ static enum status attend_decode(struct attention_state *state, const struct ten
     CUDA_TRY(cuda_decode_schedule(&plan, p.position, cuda_stream(stream)));
     CUDA_TRY(cuda_attention_decode(&p, &plan, cuda_stream(stream)));
     written(&state->o);
+    finished = state->o.data;
     return cuda_device_check("decode attention", stream);
 }
 
@@ -359,6 +386,7 @@ static enum status latent_attention(struct attention_state *state, const struct 
                                            .dtype = pages->rows.dtype,
                                            .scale = scale};
     assert(tensor_is_dense(&state->o) && tensor_is_dense(&state->m) && tensor_is_dense(&state->l));
+    finished = NULL;
     CUDA_TRY(cuda_attention_plain(&p, cuda_stream(stream)));
     written(&state->o);
     return cuda_device_check("attention", stream);
@@ -401,6 +429,7 @@ static enum status merge_partials(struct attention_state *a, const struct attent
                                           .heads = a->o.dim[1],
                                           .width = a->o.dim[2],
                                           .parts = 1};
+    finished = NULL;
     CUDA_TRY(cuda_merge_partials(&p, cuda_stream(stream)));
     written(&a->o);
     return cuda_device_check("merge_partials", stream);
@@ -417,6 +446,8 @@ static enum status attention_finish(struct tensor *o, const struct attention_sta
                                             .o_token_stride = o->stride[0],
                                             .o_head_stride = o->stride[1],
                                             .o_dtype = DTYPE_F32};
+    if (o->data == finished && state->o.data == finished)
+        return STATUS_OK;
     CUDA_TRY(cuda_attention_finish(&p, cuda_stream(stream)));
     written(o);
     return cuda_device_check("attention_finish", stream);
@@ -482,21 +513,27 @@ static enum status multiply_tensor(struct cuda_expert_product *p, const struct e
                                    const struct expert_scratch *s, const struct tensor *x,
                                    const struct tensor *ids, struct stream *stream)
 {
-    int64_t width = padded(w->gate.k), columns = padded(w->gate.n);
+    int64_t columns = padded(w->gate.n);
     struct tensor x1 = tensor_3d(x->data, DTYPE_F32, x->dim[0], 1, x->dim[1]);
     void *inputs;
     x1.stride[0] = x->stride[0];
-    TRY(round_inputs(&inputs, &x1, stream));
+    p->product.x = x->data;
+    p->product.x_row = x->stride[0];
+    p->product.x_is_f32 = cuda_experts_takes_f32(p);
+    if (!p->product.x_is_f32) {
+        TRY(round_inputs(&inputs, &x1, stream));
+        p->product.x = inputs;
+        p->product.x_row = padded(w->gate.k);
+    }
     CUDA_TRY(cuda_experts_list(&s->lists, ids->data, p->product.rows, w->first, w->gate.count,
                                cuda_stream(stream)));
-    p->product.x = inputs;
-    p->product.x_row = width;
     p->product.y = s->h;
     p->product.y_row = columns;
     CUDA_TRY(cuda_experts_gate_up(p, cuda_stream(stream)));
     TRY(matrix_view(&p->product.w, &w->down));
     p->product.x = s->h;
     p->product.x_row = columns;
+    p->product.x_is_f32 = 0;
     p->product.y = s->y;
     p->product.y_row = w->down.n;
     p->choices = 1;
@@ -544,6 +581,7 @@ const struct ops cuda_ops = {
     .gemm_heads = gemm_heads,
     .embed = embed,
     .rms_norm = rms_norm,
+    .add_rms_norm = add_rms_norm,
     .add = add,
     .add_bias = add,
     .rope = rope,

@@ -1,25 +1,33 @@
 /* experts.cu - see experts.h. */
+#include "kernels/cuda/common.cuh"
 #include "kernels/cuda/experts.h"
-#include "kernels/cuda/ptx.cuh"
 
-enum { LIST_THREADS = EXPERTS_MAX_LOCAL, COMBINE_THREADS = 256 };
+enum { LIST_THREADS = EXPERTS_MAX_LOCAL };
 
-/* x summed over the threads before this one; *total over all.  `sums` holds LIST_THREADS numbers. */
+DEVICE int warp_sum_until(int x)
+{
+    const int lane = threadIdx.x % 32;
+    for (int step = 1; step < 32; step *= 2) {
+        int other = __shfl_up_sync(~0u, x, step);
+        x += lane >= step ? other : 0;
+    }
+    return x;
+}
+
+/* x summed over the threads before this one; *total over all.  `sums` holds 32 numbers, one for each warp. */
 DEVICE int sum_before(int *sums, int x, int *total)
 {
-    const int thread = threadIdx.x;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, own = warp_sum_until(x);
     __syncthreads();
-    sums[thread] = x;
-    for (int step = 1; step < LIST_THREADS; step *= 2) {
-        __syncthreads();
-        int other = thread >= step ? sums[thread - step] : 0;
-        __syncthreads();
-        sums[thread] += other;
-    }
+    if (lane == 31)
+        sums[warp] = own;
     __syncthreads();
-    *total = sums[LIST_THREADS - 1];
-    return sums[thread] - x;
+    const int until = warp_sum_until(sums[lane]); /* every warp for itself */
+    *total = __shfl_sync(~0u, until, 31);
+    const int before = __shfl_sync(~0u, until, warp > 0 ? warp - 1 : 0);
+    return own - x + (warp > 0 ? before : 0);
 }
+static_assert(LIST_THREADS == 32 * 32, "a lane has the sum of a warp");
 
 /* One block; thread e has expert e. */
 static __global__ void __launch_bounds__(LIST_THREADS)
@@ -60,37 +68,45 @@ static __global__ void __launch_bounds__(LIST_THREADS)
     }
 }
 
-/* Grid (tokens); the block's first thread puts the choices in order. */
-static __global__ void __launch_bounds__(COMBINE_THREADS)
+/* Whether local expert `a` of choice i comes before `b` of choice j; others come last. */
+DEVICE int comes_before(int a, int i, int b, int j)
+{
+    return a != b ? (unsigned)a < (unsigned)b : i < j;
+}
+
+/* Grid (tokens, blocks of columns).  Shared memory: the local choices in ascending order of experts, and their
+ * weights; a thread finds the place of one choice. */
+static __global__ void __launch_bounds__(COLUMN_THREADS)
     combine(float *u, int64_t u_row, const float *y, const int *ids, const float *weights,
             int choices, int width, int first, int n_experts)
 {
     DYNAMIC_SHARED(int, order);
-    const int token = blockIdx.x;
+    float *weight = (float *)(order + choices);
+    const int *chosen = ids + (int64_t)blockIdx.x * choices;
     dependents_launch();
     dependency_wait();
-    if (threadIdx.x == 0) {
-        int n = 0;
-        for (int choice = 0; choice < choices; choice++) {
-            int id = ids[token * choices + choice], place = n;
-            if (id < first || id >= first + n_experts)
-                continue;
-            for (; place > 0 && ids[token * choices + order[1 + place - 1]] > id; place--)
-                order[1 + place] = order[1 + place - 1];
-            order[1 + place] = choice;
-            n++;
+    int n = 0;
+    for (int i = 0; i < choices; i++)
+        n += (unsigned)(chosen[i] - first) < (unsigned)n_experts;
+    for (int choice = threadIdx.x; choice < choices; choice += COLUMN_THREADS) {
+        const int expert = chosen[choice] - first;
+        int place = 0;
+        for (int i = 0; i < choices; i++)
+            place += comes_before(chosen[i] - first, i, expert, choice);
+        if ((unsigned)expert < (unsigned)n_experts) {
+            order[place] = choice;
+            weight[place] = weights[(int64_t)blockIdx.x * choices + choice];
         }
-        order[0] = n;
     }
     __syncthreads();
-    for (int column = threadIdx.x; column < width; column += COMBINE_THREADS) {
+    const float *rows = y + (int64_t)blockIdx.x * choices * width;
+    for_columns(width, [&](int64_t column) {
         float sum = 0;
-        for (int i = 0; i < order[0]; i++) {
-            int64_t pair = token * choices + order[1 + i];
-            sum = fmaf(weights[pair], y[pair * width + column], sum);
-        }
-        u[token * u_row + column] = sum;
-    }
+#pragma unroll 4
+        for (int i = 0; i < n; i++)
+            sum = fmaf(weight[i], rows[(int64_t)order[i] * width + column], sum);
+        u[blockIdx.x * u_row + column] = sum;
+    });
 }
 
 int cuda_experts_list(const struct cuda_expert_lists *lists, const int *ids, int n_pairs, int first,
@@ -99,8 +115,8 @@ int cuda_experts_list(const struct cuda_expert_lists *lists, const int *ids, int
     if (n_experts > EXPERTS_MAX_LOCAL)
         return cudaErrorInvalidValue;
     return launch_dependent(list_experts, dim3(1), dim3(LIST_THREADS),
-                            3 * LIST_THREADS * sizeof(int), stream, *lists, ids, n_pairs, first,
-                            n_experts);
+                            (2 * LIST_THREADS + 32) * sizeof(int), stream, *lists, ids, n_pairs,
+                            first, n_experts);
 }
 
 int cuda_experts_combine(float *u, int64_t u_row, const float *y, const int *ids,
@@ -109,7 +125,7 @@ int cuda_experts_combine(float *u, int64_t u_row, const float *y, const int *ids
 {
     if (n_tokens == 0)
         return cudaSuccess;
-    return launch_dependent(combine, dim3(n_tokens), dim3(COMBINE_THREADS),
-                            (choices + 1) * sizeof(int), stream, u, u_row, y, ids, weights, choices,
-                            width, first, n_experts);
+    return launch_dependent(combine, column_grid(n_tokens, width), dim3(COLUMN_THREADS),
+                            choices * (sizeof(int) + sizeof(float)), stream, u, u_row, y, ids,
+                            weights, choices, width, first, n_experts);
 }

@@ -12,8 +12,8 @@
  * the workspace, where the last block adds them, always in the same order.
  */
 // sass: HMMA
+#include "kernels/cuda/common.cuh"
 #include "kernels/cuda/product.h"
-#include "kernels/cuda/ptx.cuh"
 
 #include <cuda_fp16.h>
 
@@ -23,7 +23,8 @@ enum {
     TILES = 4, /* of 16 rows in a bundle */
     WORKSPACE_FLOATS = 4 << 20,
     COUNTERS = 65536,
-    PLAIN_THREADS = 256
+    PLAIN_THREADS = 1024, /* at most */
+    PLAIN_EXPERT_THREADS = 256
 };
 
 static __host__ __device__ constexpr int line_columns(int type)
@@ -182,12 +183,24 @@ template <int TYPE> DEVICE uint4 input_pairs(uint4 x)
     return x;
 }
 
+/* 8 columns of an input row in bf16. */
+DEVICE uint4 load_inputs(const __nv_bfloat16 *x)
+{
+    return *(const uint4 *)x;
+}
+DEVICE uint4 load_inputs(const float *x)
+{
+    const float4 a = *(const float4 *)x, b = *(const float4 *)(x + 4);
+    return make_uint4(pack_bf16(a.x, a.y), pack_bf16(a.z, a.w), pack_bf16(b.x, b.y),
+                      pack_bf16(b.z, b.w));
+}
+
 /* sum[tile][NT][4] += the steps [begin, end) of a bundle; x[i] points at columns 8 c of input row g of
  * tile i.  WAITS: for the kernel before, once the first weights are on their way; nobody writes those. */
-template <int TYPE, int NT, int WAITS>
-static __device__ __forceinline__ void
-multiply_steps(float (&sum)[TILES][NT][4], const cuda_matrix &w, const bundle_view &v,
-               const __nv_bfloat16 *const (&x)[NT], int begin, int end)
+template <int TYPE, int NT, int WAITS, class X>
+static __device__ __forceinline__ void multiply_steps(float (&sum)[TILES][NT][4],
+                                                      const cuda_matrix &w, const bundle_view &v,
+                                                      const X *const (&x)[NT], int begin, int end)
 {
     constexpr int DEPTH = TYPE == PRODUCT_I4 ? 4 : 2; /* steps on their way from memory */
     constexpr bool SCALES = TYPE != PRODUCT_BF16;
@@ -219,7 +232,7 @@ multiply_steps(float (&sum)[TILES][NT][4], const cuda_matrix &w, const bundle_vi
                 uint4 b[AT_ONCE];
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++)
-                    b[i] = input_pairs<TYPE>(*(const uint4 *)(x[from + i] + step * STEP));
+                    b[i] = input_pairs<TYPE>(load_inputs(x[from + i] + step * STEP));
 #pragma unroll
                 for (int j = 0; j < TILES; j++) {
                     uint32_t even[4], odd[4];
@@ -306,7 +319,7 @@ template <int NT> static __host__ __device__ constexpr size_t shared_bytes(int m
     return (size_t)matrices * warps_for(NT) * NT * 8 * BUNDLE_ROWS * sizeof(float);
 }
 
-template <int TYPE, int NT>
+template <int TYPE, int NT, class X>
 static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
     product(const cuda_product p)
 {
@@ -319,12 +332,11 @@ static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
     bundle_view v = view_bundle(p.w, matrix, bundle);
     int begin, end;
     warp_steps(&begin, &end, p.w, v, blockIdx.y * WARPS + warp, gridDim.y * WARPS);
-    const __nv_bfloat16 *x[NT];
+    const X *x[NT];
 #pragma unroll
     for (int i = 0; i < NT; i++) /* rows that are not there repeat the last */
-        x[i] = (const __nv_bfloat16 *)p.x +
-               (int64_t)min(first_row + 8 * i + g, p.rows - 1) * p.x_row + matrix * p.x_matrix +
-               8 * c;
+        x[i] = (const X *)p.x + (int64_t)min(first_row + 8 * i + g, p.rows - 1) * p.x_row +
+               matrix * p.x_matrix + 8 * c;
     float sum[TILES][NT][4] = {};
     dependents_launch();
     multiply_steps<TYPE, NT, 1>(sum, p.w, v, x, begin, end);
@@ -366,7 +378,7 @@ static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
 }
 
 /* Both matrices of the first half of an expert, or the one of the second. */
-template <int TYPE, int NT, int IS_GATE_UP>
+template <int TYPE, int NT, int IS_GATE_UP, class X>
 static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
     product_experts(const cuda_expert_product p)
 {
@@ -384,12 +396,11 @@ static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
     int begin, end;
     warp_steps(&begin, &end, w, v, warp, WARPS);
     for (int from = 0; from < n_rows; from += NT * 8) {
-        const __nv_bfloat16 *x[NT];
+        const X *x[NT];
 #pragma unroll
         for (int i = 0; i < NT; i++) {
             int pair = p.pair[first + min(from + 8 * i + g, n_rows - 1)];
-            x[i] = (const __nv_bfloat16 *)p.product.x +
-                   (int64_t)(pair / p.choices) * p.product.x_row + 8 * c;
+            x[i] = (const X *)p.product.x + (int64_t)(pair / p.choices) * p.product.x_row + 8 * c;
         }
 #pragma unroll 1
         for (int which = 0; which <= IS_GATE_UP; which++) {
@@ -441,13 +452,13 @@ DEVICE float word_number(const cuda_matrix &w, const unsigned char *block, int l
     }
 }
 
-/* Sums of 16 rows of one matrix with one input row: thread 16 i + r has row r, every 16th column from i on;
- * the first 16 threads get the sums.  `shared` holds PLAIN_THREADS floats. */
+/* Sums of 16 rows of one matrix with one input row: thread 16 i + r has row r, the words of columns i, i + parts,
+ * ...; the first 16 threads get the sums.  `shared` holds 16 floats for each warp. */
 template <int HAS_BF16>
 static __device__ __forceinline__ float plain_sum(float *shared, const cuda_matrix &w, int matrix,
                                                   int block, const float *x)
 {
-    const int row = threadIdx.x % 16, part = threadIdx.x / 16;
+    const int row = threadIdx.x % 16, part = threadIdx.x / 16, parts = blockDim.x / 16;
     const bundle_view v = view_bundle(w, matrix, block / 4);
     const int word = w.type == PRODUCT_F16 ? 2 : 4, columns = line_columns(w.type);
     const int lines = (w.k + columns - 1) / columns, line_bytes = v.line_bytes / 4 * word;
@@ -457,7 +468,7 @@ static __device__ __forceinline__ float plain_sum(float *shared, const cuda_matr
     float sum = 0;
     if (HAS_BF16 && w.type == PRODUCT_BF16) { /* most routers': several lines on their way */
 #pragma unroll 8
-        for (int line = part; line < lines; line += PLAIN_THREADS / 16) {
+        for (int line = part; line < lines; line += parts) {
             const uint32_t pair =
                 __ldg((const uint32_t *)(data + (int64_t)line * line_bytes + row * 4));
             sum = fmaf(__uint_as_float(pair << 16), x[2 * line], sum);
@@ -465,19 +476,21 @@ static __device__ __forceinline__ float plain_sum(float *shared, const cuda_matr
                 sum = fmaf(__uint_as_float(pair & 0xffff0000u), x[2 * line + 1], sum);
         }
     } else {
-#pragma unroll 2
-        for (int k = part; k < w.k; k += PLAIN_THREADS / 16) {
+#pragma unroll 1
+        for (int k = part; k < w.k; k += parts) {
             float weight = word_number(w, data, line_bytes, row, k);
             if (w.scales != NULL)
                 weight *= row_scale(w, v, block % 4 * 16 + row, (v.first + k) / w.step);
             sum = fmaf(weight, x[k], sum);
         }
     }
+    sum += __shfl_xor_sync(~0u, sum, 16);
     __syncthreads();
-    shared[threadIdx.x] = sum;
+    if (threadIdx.x % 32 < 16)
+        shared[threadIdx.x / 32 * 16 + row] = sum;
     __syncthreads();
     sum = 0;
-    for (int i = row; i < PLAIN_THREADS; i += 16)
+    for (int i = row; threadIdx.x < 16 && i < (int)blockDim.x / 2; i += 16)
         sum += shared[i];
     return sum;
 }
@@ -498,7 +511,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS) plain(const cuda_product
 
 /* Grid (blocks of 16 rows, pairs): both matrices of the first half of an expert, or that of the second. */
 template <int IS_GATE_UP>
-static __global__ void __launch_bounds__(PLAIN_THREADS)
+static __global__ void __launch_bounds__(PLAIN_EXPERT_THREADS)
     plain_experts(const cuda_expert_product p, const int *ids, int first)
 {
     DYNAMIC_SHARED(float, shared);
@@ -509,8 +522,10 @@ static __global__ void __launch_bounds__(PLAIN_THREADS)
         return;
     const float *x = (const float *)p.product.x + (int64_t)(pair / p.choices) * p.product.x_row;
     float sum = plain_sum<0>(shared, p.product.w, expert, blockIdx.x, x);
-    if constexpr (IS_GATE_UP)
-        sum = sum / (1 + expf(-sum)) * plain_sum<0>(shared, p.up, expert, blockIdx.x, x);
+    if constexpr (IS_GATE_UP) {
+        const float up = plain_sum<0>(shared, p.up, expert, blockIdx.x, x);
+        sum = sum / (1 + expf(-sum)) * up;
+    }
     const int row = blockIdx.x * 16 + threadIdx.x;
     if (threadIdx.x < 16 && row < p.product.w.n)
         p.product.y[pair * p.product.y_row + row] = sum;
@@ -551,6 +566,30 @@ int cuda_product_tensor_takes(const struct cuda_matrix *w)
            w->first % STEP == 0 && w->shift % STEP == 0;
 }
 
+/* Inputs in f32 are read as they are: whole steps of columns, 16 bytes at a time. */
+static int is_f32_input(const struct cuda_product *p)
+{
+    return p->w.k % STEP == 0 && (uintptr_t)p->x % 16 == 0 && p->x_row % 4 == 0 &&
+           p->x_matrix % 4 == 0;
+}
+
+/* Rows that the kernel of an expert takes at once: twice those of an equal share; more take several turns
+ * over its weights. */
+static int expert_rows(const struct cuda_expert_product *p)
+{
+    return p->max_active == 0 ? 0 : 2 * p->product.rows / p->max_active;
+}
+
+int cuda_product_takes_f32(const struct cuda_product *p)
+{
+    return p->rows <= PRODUCT_F32_ROWS && is_f32_input(p);
+}
+
+int cuda_experts_takes_f32(const struct cuda_expert_product *p)
+{
+    return expert_rows(p) <= PRODUCT_F32_ROWS && is_f32_input(&p->product);
+}
+
 template <int TYPE, int NT>
 static cudaError_t launch_product(const struct cuda_product *p, cudaStream_t stream)
 {
@@ -563,8 +602,13 @@ static cudaError_t launch_product(const struct cuda_product *p, cudaStream_t str
     if (splits < 2 || blocks > COUNTERS ||
         blocks * splits * NT * 8 * BUNDLE_ROWS > WORKSPACE_FLOATS)
         splits = 1;
-    return launch_dependent(product<TYPE, NT>, dim3(bundles, splits, chunks),
-                            dim3(warps_for(NT) * 32), shared_bytes<NT>(1), stream, *p);
+    const dim3 grid(bundles, splits, chunks), block(warps_for(NT) * 32);
+    if constexpr (NT * 8 <= PRODUCT_F32_ROWS)
+        if (p->x_is_f32)
+            return launch_dependent(product<TYPE, NT, float>, grid, block, shared_bytes<NT>(1),
+                                    stream, *p);
+    return launch_dependent(product<TYPE, NT, __nv_bfloat16>, grid, block, shared_bytes<NT>(1),
+                            stream, *p);
 }
 
 template <int TYPE>
@@ -596,20 +640,32 @@ int cuda_product_tensor(const struct cuda_product *p, cudaStream_t stream)
     }
 }
 
+/* About 8 words of columns a thread, so that all of them are on their way at once. */
+static dim3 plain_threads(const struct cuda_matrix *w)
+{
+    int words = w->k / line_columns(w->type), threads = words / 8 * 16 / 64 * 64;
+    return dim3(threads < 256 ? 256 : threads > PLAIN_THREADS ? (int)PLAIN_THREADS : threads);
+}
+
 int cuda_product_plain(const struct cuda_product *p, cudaStream_t stream)
 {
     if (p->rows == 0 || p->w.n == 0 || p->w.count == 0)
         return cudaSuccess;
     return launch_dependent(plain, dim3((p->w.n + 15) / 16 * p->w.count, p->rows),
-                            dim3(PLAIN_THREADS), PLAIN_THREADS * sizeof(float), stream, *p);
+                            plain_threads(&p->w), PLAIN_THREADS / 2 * sizeof(float), stream, *p);
 }
 
 template <int TYPE, int NT, int IS_GATE_UP>
 static cudaError_t launch_experts(const struct cuda_expert_product *p, cudaStream_t stream)
 {
-    return launch_dependent(product_experts<TYPE, NT, IS_GATE_UP>,
-                            dim3((p->product.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS, p->max_active),
-                            dim3(warps_for(NT) * 32), shared_bytes<NT>(1 + IS_GATE_UP), stream, *p);
+    const dim3 grid((p->product.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS, p->max_active);
+    const dim3 block(warps_for(NT) * 32);
+    if constexpr (IS_GATE_UP && NT * 8 <= PRODUCT_F32_ROWS)
+        if (p->product.x_is_f32)
+            return launch_dependent(product_experts<TYPE, NT, 1, float>, grid, block,
+                                    shared_bytes<NT>(2), stream, *p);
+    return launch_dependent(product_experts<TYPE, NT, IS_GATE_UP, __nv_bfloat16>, grid, block,
+                            shared_bytes<NT>(1 + IS_GATE_UP), stream, *p);
 }
 
 template <int IS_GATE_UP>
@@ -617,8 +673,7 @@ static cudaError_t choose_experts(const struct cuda_expert_product *p, cudaStrea
 {
     if (p->product.rows == 0 || p->max_active == 0)
         return cudaSuccess;
-    /* twice the rows of an expert with an equal share; more take several turns over its weights */
-    int rows = 2 * p->product.rows / p->max_active;
+    const int rows = expert_rows(p);
     switch (p->product.w.type) {
     case PRODUCT_BF16:
         return rows <= 8    ? launch_experts<PRODUCT_BF16, 1, IS_GATE_UP>(p, stream)
@@ -652,8 +707,9 @@ static int launch_plain_experts(const struct cuda_expert_product *p, const int *
     if (p->product.rows == 0 || p->product.w.count == 0)
         return cudaSuccess;
     return launch_dependent(plain_experts<IS_GATE_UP>,
-                            dim3((p->product.w.n + 15) / 16, p->product.rows), dim3(PLAIN_THREADS),
-                            PLAIN_THREADS * sizeof(float), stream, *p, ids, first);
+                            dim3((p->product.w.n + 15) / 16, p->product.rows),
+                            dim3(PLAIN_EXPERT_THREADS), PLAIN_EXPERT_THREADS / 2 * sizeof(float),
+                            stream, *p, ids, first);
 }
 
 int cuda_experts_plain_gate_up(const struct cuda_expert_product *p, const int *ids, int first,

@@ -20,8 +20,9 @@ enum product_type { PRODUCT_F32, PRODUCT_F16, PRODUCT_BF16, PRODUCT_F8, PRODUCT_
 
 enum {
     PRODUCT_INPUT_ALIGNMENT =
-        64,               /* columns that rows of bf16 inputs are filled up to, with zeros */
-    PRODUCT_MAX_ROWS = 64 /* input rows of one block; more take several */
+        64,                /* columns that rows of bf16 inputs are filled up to, with zeros */
+    PRODUCT_MAX_ROWS = 64, /* input rows of one block; more take several */
+    PRODUCT_F32_ROWS = 16  /* up to so many are rounded to bf16 on their way to the tensor cores */
 };
 
 /* `count` packed matrices [n, k]; see struct matrix. */
@@ -40,7 +41,8 @@ struct cuda_product {
     struct cuda_matrix w;
     float *y;
     int64_t y_row, y_matrix; /* from a row to the next, from a matrix to the next */
-    const void *x;           /* bf16 (cuda_product_tensor) or f32 (cuda_product_plain) */
+    const void *x; /* bf16 (cuda_product_tensor) or f32 (cuda_product_plain, or x_is_f32) */
+    int x_is_f32;  /* cuda_product_tensor rounds x to bf16 itself, where takes_f32 */
     int64_t x_row, x_matrix;
     int rows;
     float *workspace; /* cuda_product_workspace_bytes, zero at first, left zero */
@@ -69,12 +71,14 @@ size_t cuda_product_workspace_bytes(void);
 /* With tensor cores, x in bf16, sums in f32.  BF16, F8 and I4, whose groups begin at multiples of 32
  * columns (cuda_product_tensor_takes). */
 int cuda_product_tensor_takes(const struct cuda_matrix *w);
+int cuda_product_takes_f32(const struct cuda_product *p);
 int cuda_product_tensor(const struct cuda_product *p, struct CUstream_st *stream);
 
 /* One fused multiply-add after another in f32, any type: for the router, and for odd shapes. */
 int cuda_product_plain(const struct cuda_product *p, struct CUstream_st *stream);
 
-/* h[pair] = silu(gate x) * up x in bf16, rows of `y_row` elements; then y[pair] = down h in f32. */
+/* h[pair] = silu(gate x) * up x in bf16, x in bf16 or, where takes_f32, f32, rows of `y_row` elements; then y[pair] = down h in f32. */
+int cuda_experts_takes_f32(const struct cuda_expert_product *p);
 int cuda_experts_gate_up(const struct cuda_expert_product *p, struct CUstream_st *stream);
 int cuda_experts_down(const struct cuda_expert_product *p, struct CUstream_st *stream);
 

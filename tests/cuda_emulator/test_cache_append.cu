@@ -98,7 +98,7 @@ static void check_append(enum dtype dtype, const struct form *f)
         expect_ok(reference()->rms_norm(&tc, &tc, &tg, 1e-6f, NULL));
     if (f->has_rope)
         expect_ok(reference()->rope(&tk3, &tk3, &tp, &tcs, NULL));
-    expect_ok(reference()->cache_append(&pages, &tc, &tk, NULL));
+    expect_ok(reference()->cache_append(&pages, &tc, &tk, NULL, 0, NULL, NULL));
     check_rows(found, rows, dtype, width, f);
 }
 

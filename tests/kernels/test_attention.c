@@ -39,7 +39,7 @@ static void put_row(const struct scene *s, int32_t seq, int32_t position, float 
     struct tensor k_r = tensor_columns(&row, s->d_c, width_of(s));
     pages.seq_of = tensor_1d(&seq, DTYPE_I32, 1);
     pages.position = tensor_1d(&position, DTYPE_I32, 1);
-    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL, 0, NULL, NULL));
     assert_ok(cpu_ops()->cache_read(&row, &pages, seq, position, position + 1, NULL));
 }
 

@@ -29,7 +29,7 @@ static void rows_come_back_from_their_place_rounded_once(void **state)
         struct tensor c_kv = tensor_columns(&all, 0, D_C), k_r = tensor_columns(&all, D_C, WIDTH);
         struct page_view pages = view(rows, dtypes[d], T);
         assert_non_null(rows);
-        assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+        assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL, 0, NULL, NULL));
         for (int t = 0; t < T; t++) {
             char stored[WIDTH * sizeof(float)];
             float expected[WIDTH];
@@ -77,7 +77,7 @@ static void fp8_rows_have_scales_behind_the_latent_and_bf16_behind_them(void **s
     struct tensor c_kv = tensor_columns(&all, 0, C), k_r = tensor_columns(&all, C, C + R);
     assert_int_equal(cache_row_width(DTYPE_U8, C, R), BYTES);
     assert_int_equal(cache_row_width(DTYPE_U8, 512, 64), 656); /* as published */
-    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL, 0, NULL, NULL));
     assert_ok(cpu_ops()->cache_read(&back, &pages, 0, 5, 6, NULL));
     const float scale[2] = {7.0f / 448, 3.5f / 448};
     assert_memory_equal(row + C, scale, sizeof scale);
@@ -98,7 +98,7 @@ static void fp8_rows_have_scales_behind_the_latent_and_bf16_behind_them(void **s
     all.data = zeros;
     c_kv = tensor_columns(&all, 0, C);
     k_r = tensor_columns(&all, C, C + R);
-    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL, 0, NULL, NULL));
     assert_ok(cpu_ops()->cache_read(&back, &pages, 0, 5, 6, NULL));
     for (int i = 0; i < C + R; i++)
         assert_true(y[i] >= 0.0f && y[i] <= 0.0f);
@@ -134,7 +134,7 @@ static void pages_of_other_ranks_are_neither_written_nor_read(void **state)
     pages.seq_of.data = second;
     struct tensor all = tensor_2d(x, DTYPE_F32, 1, WIDTH);
     struct tensor c_kv = tensor_columns(&all, 0, D_C), k_r = tensor_columns(&all, D_C, WIDTH);
-    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL));
+    assert_ok(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL, 0, NULL, NULL));
     assert_same_bits(rows, before, PAGES * PAGE_ROWS * WIDTH);
     assert_int_equal(cpu_ops()->cache_read(&all, &pages, 1, 130, 131, NULL), STATUS_INVALID);
     free(rows);
@@ -150,7 +150,8 @@ static void a_position_past_the_page_table_is_refused(void **state)
     pages.position.data = past;
     struct tensor all = tensor_2d(x, DTYPE_F32, 1, WIDTH);
     struct tensor c_kv = tensor_columns(&all, 0, D_C), k_r = tensor_columns(&all, D_C, WIDTH);
-    assert_int_equal(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL), STATUS_INVALID);
+    assert_int_equal(cpu_ops()->cache_append(&pages, &c_kv, &k_r, NULL, 0, NULL, NULL),
+                     STATUS_INVALID);
 }
 
 int main(void)
