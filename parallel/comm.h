@@ -62,6 +62,12 @@ enum status comm_mpi_open(struct comm *comm, const struct group *group);
  * (on a single node any number is right) or there is no shared memory. */
 enum status comm_shm_open(struct comm *comm, const struct group *group, int node_members);
 
+/* Tensors of `device` through memory of `pinned` (which the device copies fast) and `host`, a communicator of
+ * host tensors that stays the caller's and must stay open.  Local: no messages.
+ * Errors: STATUS_NO_MEMORY. */
+enum status comm_staged_open(struct comm *comm, struct comm *host, const struct device_ops *device,
+                             const struct device_ops *pinned);
+
 /* The library's own collectives, whose sums have no fixed order: what benchmarks compare with.  As
  * comm_mpi_open. */
 enum status comm_library_open(struct comm *comm, const struct group *group);

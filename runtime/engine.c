@@ -27,7 +27,8 @@ struct engine {
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
-    struct comm world, tp;
+    struct comm world, tp;          /* of host tensors */
+    struct comm staged_tp;          /* of device tensors; where the device is not the host */
     struct safetensors *checkpoint; /* while loading */
     struct backend backend;
     struct arena weight_arena, cache_arena, work_arena, host_arena;
@@ -65,6 +66,7 @@ static void engine_free(struct engine *e)
     arena_close(&e->cache_arena);
     arena_close(&e->weight_arena);
     safetensors_close(e->checkpoint);
+    comm_close(&e->staged_tp);
     comm_close(&e->tp);
     comm_close(&e->world);
     if (e->has_threads)
@@ -158,10 +160,9 @@ static enum status open_backend(struct engine *e)
     TRY(open_deterministic(e));
     if (e->backend.device->is_host)
         return STATUS_OK;
-    if (e->process.size > 1)
-        FAIL(STATUS_UNSUPPORTED,
-             "--backend cuda with %d ranks: not in this version; use one rank, or --backend cpu",
-             e->process.size);
+    if (e->process.size > 1 && o->kv_placement == KV_SHARDED)
+        FAIL(STATUS_UNSUPPORTED, "--backend cuda with --kv-placement sharded: not in this version; "
+                                 "use replicated, or --backend cpu");
     if (o->has_i8_weights)
         FAIL(STATUS_UNSUPPORTED,
              "--backend cuda with --weight-dtype int8: not in this version; use "
@@ -201,6 +202,18 @@ static enum status open_layout(struct engine *e)
     for (int m = 0; m < e->mesh.tp.size; m++)
         e->vocab_counts[m] = span_size(span_part(extent.vocab_size, e->mesh.tp.size, m));
     return STATUS_OK;
+}
+
+static int is_staged(const struct engine *e)
+{
+    return !e->backend.device->is_host && e->mesh.tp.size > 1;
+}
+
+static enum status open_device_comm(struct engine *e)
+{
+    if (!is_staged(e))
+        return STATUS_OK;
+    return comm_staged_open(&e->staged_tp, &e->tp, e->backend.device, e->backend.host);
 }
 
 static enum status open_checkpoint(struct engine *e)
@@ -456,6 +469,7 @@ static enum status open_phases(struct engine *e)
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
     TRY(comm_agree(&e->world, open_layout(e)));
     TRY(comm_open(&e->tp, &e->mesh.tp));
+    TRY(comm_agree(&e->world, open_device_comm(e)));
     TRY(comm_agree(&e->world, open_checkpoint(e)));
     if (e->checkpoint != NULL)
         TRY(comm_same(&e->world, "the headers and sizes of the safetensors files",
@@ -568,7 +582,8 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
         .plan = &e->plan,
         .ops = e->backend.ops,
         .device = e->backend.device,
-        .tp = &e->tp,
+        .tp = is_staged(e) ? &e->staged_tp : &e->tp,
+        .host_tp = &e->tp,
         .stream = e->backend.stream,
         .cache = &e->cache,
         .batch = &e->batch,

@@ -48,7 +48,7 @@ static enum status gather_rows(struct step *s, const struct wanted *wanted)
         TRY(s->device->synchronize(s->stream));
         logits = host;
     }
-    return s->tp->ops->all_gather(s->tp, &gathered, &logits, s->gather_counts, s->stream);
+    return s->host_tp->ops->all_gather(s->host_tp, &gathered, &logits, s->gather_counts, s->stream);
 }
 
 /* Computes the rows, hands them out and empties the list. */

@@ -64,6 +64,7 @@ struct step {
     const struct ops *ops;
     const struct device_ops *device;
     struct comm *tp;
+    struct comm *host_tp; /* of the same members, for host tensors */
     struct stream *stream;
     struct latent_cache *cache;
     const struct batch *batch;

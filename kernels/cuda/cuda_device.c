@@ -8,7 +8,7 @@
 #include "kernels/cuda/cuda_ops.h"
 
 static struct {
-    int device, processors, syncs, is_capturing;
+    int device, n_devices, processors, syncs, is_capturing;
     cudaStream_t stream;
     void *buffer[CUDA_BUFFERS];
     size_t buffer_bytes[CUDA_BUFFERS];
@@ -24,6 +24,7 @@ enum status cuda_device_open(int local_rank)
     if (self.stream != NULL) /* of an engine before */
         return STATUS_OK;
     self.device = local_rank % count;
+    self.n_devices = count;
     CUDA_TRY(cudaSetDevice(self.device));
     int major = 0, minor = 0;
     CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, self.device));
@@ -75,8 +76,10 @@ static void free_memory(struct free_memory *memory)
 {
     size_t left = 0, total = 0;
     *memory = (struct free_memory){.own = INT64_MAX, .shared = INT64_MAX};
-    if (cudaMemGetInfo(&left, &total) == cudaSuccess)
-        memory->own = (int64_t)left;
+    if (cudaMemGetInfo(&left, &total) != cudaSuccess)
+        return;
+    memory->own = (int64_t)left;
+    memory->shared = (int64_t)left * self.n_devices; /* as if the GPUs of a node were alike */
 }
 
 static enum status allocate(void **data, size_t bytes)

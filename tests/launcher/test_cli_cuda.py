@@ -37,7 +37,7 @@ def test_refusals():
     for arguments, text in ((["--mla-mode", "expand"], "--mla-mode expand"),
                             (["--weight-dtype", "int8"], "--weight-dtype int8")):
         check.expect_error([*BASE, "--backend", "cuda", *arguments], 1, text, variables=DEVICE)
-    check.expect_error([*BASE, "--backend", "cuda"], 1, "--backend cuda with 2 ranks", ranks=2,
+    check.expect_error([*BASE, "--backend", "cuda", "--kv-placement", "sharded"], 1, "--backend cuda with --kv-placement", ranks=2,
                        variables=DEVICE)
 
 
