@@ -9,6 +9,7 @@
 
 static struct {
     int device, n_devices, processors, syncs, is_capturing;
+    int64_t copies; /* to the device, so far */
     cudaStream_t stream;
     void *buffer[CUDA_BUFFERS];
     size_t buffer_bytes[CUDA_BUFFERS];
@@ -42,6 +43,11 @@ enum status cuda_device_open(int local_rank)
 int cuda_device_processors(void)
 {
     return self.processors;
+}
+
+int64_t cuda_device_copies(void)
+{
+    return self.copies;
 }
 
 enum status cuda_device_buffer(void **data, enum cuda_buffer buffer, size_t bytes)
@@ -103,6 +109,7 @@ static void release(void *data, size_t bytes)
 
 static enum status copy_in(void *device, const void *host, size_t bytes, struct stream *stream)
 {
+    self.copies++;
     if (bytes > 0)
         CUDA_TRY(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda_stream(stream)));
     return STATUS_OK;

@@ -23,6 +23,8 @@ enum status cuda_device_open(int local_rank);
 enum status cuda_device_buffer(void **data, enum cuda_buffer buffer, size_t bytes);
 
 int cuda_device_processors(void);
+/* Copies to the device so far: what they may have changed is not what it was. */
+int64_t cuda_device_copies(void);
 
 /* With LATENTRANK_DEBUG_SYNC=1 waits for the operation and names it when it failed. */
 enum status cuda_device_check(const char *operation, struct stream *stream);

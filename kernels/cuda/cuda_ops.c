@@ -72,9 +72,10 @@ static int takes_tensor_cores(const struct matrix *w, const struct cuda_matrix *
 }
 
 /* What the scratch memory of inputs holds: several products in a row take the same.  `is_valid` ends when
- * an operation writes to that memory: all writes go through this file. */
+ * an operation writes to that memory: those of this file, or a copy to the device. */
 static struct {
     struct tensor x;
+    int64_t copies;
     int is_valid;
 } rounded;
 
@@ -93,7 +94,8 @@ static void written(const struct tensor *y)
 
 static int is_rounded(const struct tensor *x)
 {
-    int is_same = rounded.is_valid && rounded.x.data == x->data;
+    int is_same =
+        rounded.is_valid && rounded.copies == cuda_device_copies() && rounded.x.data == x->data;
     for (int i = 0; i < 3; i++)
         is_same = is_same && rounded.x.dim[i] == x->dim[i] && rounded.x.stride[i] == x->stride[i];
     return is_same;
@@ -107,6 +109,7 @@ static enum status round_inputs(void **inputs, const struct tensor *x, struct st
     if (is_rounded(x))
         return STATUS_OK;
     rounded.x = *x;
+    rounded.copies = cuda_device_copies();
     rounded.is_valid = 1;
     if (heads == 1 || x->stride[0] == heads * x->stride[1]) {
         CUDA_TRY(cuda_round_inputs(*inputs, x->data, heads == 1 ? x->stride[0] : x->stride[1],
@@ -328,6 +331,24 @@ static int is_decode_shape(const struct attention_state *state, const struct pag
 /* The results of the last decode attention, which leaves none to finish: their l is 1 (or o is 0). */
 static const void *finished;
 
+/* Whether the layer before left this schedule: positions change only by copies to the device.  Notes that
+ * the caller makes it if not. */
+static int is_scheduled(const struct cuda_decode_plan *plan, const int32_t *position)
+{
+    static struct {
+        struct cuda_decode_plan plan;
+        const int32_t *position;
+        int64_t copies;
+    } last;
+    int is_same = last.copies == cuda_device_copies() && last.position == position &&
+                  last.plan.cost == plan->cost && last.plan.n_sequences == plan->n_sequences &&
+                  last.plan.n_heads == plan->n_heads;
+    last.plan = *plan;
+    last.position = position;
+    last.copies = cuda_device_copies();
+    return is_same;
+}
+
 /* Every token is a sequence of its own to the kernel, with the pages of the one it belongs to. */
 static enum status attend_decode(struct attention_state *state, const struct tensor *q,
                                  const struct page_view *pages, float scale, struct stream *stream)
@@ -352,7 +373,8 @@ static enum status attend_decode(struct attention_state *state, const struct ten
                                             .lse = state->m.data,
                                             .ones = state->l.data,
                                             .workspace = workspace};
-    CUDA_TRY(cuda_decode_schedule(&plan, p.position, cuda_stream(stream)));
+    if (!is_scheduled(&plan, p.position))
+        CUDA_TRY(cuda_decode_schedule(&plan, p.position, cuda_stream(stream)));
     CUDA_TRY(cuda_attention_decode(&p, &plan, cuda_stream(stream)));
     written(&state->o);
     finished = state->o.data;

@@ -377,24 +377,35 @@ static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
         *counter = 0;
 }
 
-/* Both matrices of the first half of an expert, or the one of the second. */
+/* Matrices of an expert that a block reads side by side: with few rows there are few blocks. */
+static __host__ __device__ constexpr int sides_for(int nt, int is_gate_up)
+{
+    return is_gate_up && nt == 1 ? 2 : 1;
+}
+
+/* Both matrices of the first half of an expert, or the one of the second.  The second half may begin once
+ * all blocks of the first have the lists, which it then reads without waiting. */
 template <int TYPE, int NT, int IS_GATE_UP, class X>
-static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
+static __global__ void __launch_bounds__(warps_for(NT) * 32 * sides_for(NT, IS_GATE_UP),
+                                         blocks_for(NT) / sides_for(NT, IS_GATE_UP))
     product_experts(const cuda_expert_product p)
 {
-    constexpr int WARPS = warps_for(NT);
+    constexpr int WARPS = warps_for(NT), SIDES = sides_for(NT, IS_GATE_UP);
     DYNAMIC_SHARED(float, sums);
     const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, c = threadIdx.x % 4;
+    if (IS_GATE_UP)
+        dependency_wait();
     dependents_launch();
-    dependency_wait();
-    if ((int)blockIdx.y >= *p.n_active)
+    if ((int)blockIdx.y >= *p.n_active) {
+        dependency_wait();
         return;
+    }
     const int expert = p.expert[blockIdx.y], first = p.begin[expert],
               n_rows = p.begin[expert + 1] - first;
     const cuda_matrix &w = p.product.w;
     const bundle_view v = view_bundle(w, expert, blockIdx.x);
     int begin, end;
-    warp_steps(&begin, &end, w, v, warp, WARPS);
+    warp_steps(&begin, &end, w, v, warp % WARPS, WARPS);
     for (int from = 0; from < n_rows; from += NT * 8) {
         const X *x[NT];
 #pragma unroll
@@ -403,15 +414,15 @@ static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
             x[i] = (const X *)p.product.x + (int64_t)(pair / p.choices) * p.product.x_row + 8 * c;
         }
 #pragma unroll 1
-        for (int which = 0; which <= IS_GATE_UP; which++) {
+        for (int which = warp / WARPS; which <= IS_GATE_UP; which += SIDES) {
             float sum[TILES][NT][4] = {};
-            multiply_steps<TYPE, NT, 0>(sum, which == 0 ? w : p.up,
-                                        view_bundle(which == 0 ? w : p.up, expert, blockIdx.x), x,
-                                        begin, end);
-            meet_warps<NT>(sums + which * WARPS * NT * 8 * BUNDLE_ROWS, sum);
+            multiply_steps<TYPE, NT, !IS_GATE_UP>(
+                sum, which == 0 ? w : p.up, view_bundle(which == 0 ? w : p.up, expert, blockIdx.x),
+                x, begin, end);
+            meet_warps<NT>(sums + (which - warp / WARPS) * WARPS * NT * 8 * BUNDLE_ROWS, sum);
         }
         const int rows = min(NT * 8, n_rows - from);
-        for (int at = threadIdx.x; at < rows * BUNDLE_ROWS; at += WARPS * 32) {
+        for (int at = threadIdx.x; at < rows * BUNDLE_ROWS; at += SIDES * WARPS * 32) {
             const int pair = p.pair[first + from + at / BUNDLE_ROWS],
                       column = blockIdx.x * BUNDLE_ROWS + at % BUNDLE_ROWS;
             float value = warps_sum<NT>(sums, at);
@@ -659,7 +670,7 @@ template <int TYPE, int NT, int IS_GATE_UP>
 static cudaError_t launch_experts(const struct cuda_expert_product *p, cudaStream_t stream)
 {
     const dim3 grid((p->product.w.n + BUNDLE_ROWS - 1) / BUNDLE_ROWS, p->max_active);
-    const dim3 block(warps_for(NT) * 32);
+    const dim3 block(warps_for(NT) * 32 * sides_for(NT, IS_GATE_UP));
     if constexpr (IS_GATE_UP && NT * 8 <= PRODUCT_F32_ROWS)
         if (p->product.x_is_f32)
             return launch_dependent(product_experts<TYPE, NT, 1, float>, grid, block,
