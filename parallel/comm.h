@@ -1,4 +1,5 @@
-/* comm.h - collectives over one group of ranks.  Backends: self, MPI, shared memory.
+/* comm.h - collectives over one group of ranks.  Backends: self, MPI, shared memory, and one of them for tensors
+ * of a device.
  *
  * Every member calls the same operations in the same order with the same
  * shapes.  all_reduce gives the same bits on every member (routing depends on
@@ -15,7 +16,7 @@
 struct comm;
 
 struct comm_ops {
-    const char *name; /* "self", "mpi", "shm" */
+    const char *name; /* "self", "mpi", "shm", "staged" */
 
     /* x = sum over members of x; dense f32. */
     enum status (*all_reduce)(struct comm *comm, struct tensor *x, struct stream *stream);

@@ -256,7 +256,8 @@ static inline cudaError_t tensor_map_3d(tensor_map *map, const void *data, int64
     return tensor_map_encode(map, 3, data, size, stride, box_rows);
 }
 
-/* One thread starts it; `shared` 1024-byte aligned; box_rows * 128 bytes come to `bar`. */
+/* One thread starts it; `shared` 1024-byte aligned; x a multiple of 8 (an H200 takes others for an illegal
+ * instruction); box_rows * 128 bytes come to `bar`. */
 DEVICE void tma_load_2d(void *shared, const tensor_map *map, uint64_t *bar, int x, int y)
 {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "

@@ -112,6 +112,10 @@ void tensor_load(void *to, const tensor_map *map, uint64_t *bar, int dimensions,
         misuse("tma_load: the 128-byte swizzle needs a destination aligned to 1024 bytes, not "
                "offset %u",
                address - SHARED_BASE);
+    if (x % 8 != 0)
+        misuse(
+            "tma_load: column %d is no multiple of 8: Hopper takes it for an illegal instruction",
+            x);
     shared_at(address, (size_t)contents.box_rows * BOX_COLUMNS * 2, "tma_load");
     if (mbarrier_find(bar, "tma_load").initializer >= 0)
         misuse("tma_load: no mbarrier_init_fence followed the init of the mbarrier at offset %td",

@@ -41,6 +41,7 @@ enum planted {
     PRODUCT_WITHOUT_INIT,
     PRODUCT_HALF_A_WARPGROUP,
     PRODUCT_MISALIGNED_TILE,
+    PRODUCT_ODD_COLUMN,
     PRODUCT_LANES_DISAGREE,
     PRODUCT_INIT_NOT_FENCED,
     /* written_kernel */
@@ -223,7 +224,7 @@ static __device__ void produce(unsigned char *ring, uint64_t *full, uint64_t *em
             mbarrier_wait(empty + s, (uint32_t)parity ^ 1);
         mbarrier_arrive_expect(full + s, BUG == PRODUCT_WRONG_BYTES ? SLOT + 16 : SLOT);
         unsigned char *to = ring + s * SLOT + (BUG == PRODUCT_MISALIGNED_TILE ? 128 : 0);
-        tma_load_2d(to, a, full + s, step * 64, 0);
+        tma_load_2d(to, a, full + s, step * 64 + (BUG == PRODUCT_ODD_COLUMN ? 4 : 0), 0);
         tma_load_2d(ring + s * SLOT + TILE_BYTES, b, full + s, step * 64, 0);
     }
 }
@@ -455,6 +456,8 @@ static const struct bug bugs[] = {
     {"product: half a warpgroup", ring_error<PRODUCT_HALF_A_WARPGROUP>, EVERYWHERE, false, NULL},
     {"product: misaligned tile", ring_error<PRODUCT_MISALIGNED_TILE>, EVERYWHERE, false,
      "aligned to 1024 bytes"},
+    {"product: a column inside 16 bytes", ring_error<PRODUCT_ODD_COLUMN>, EVERYWHERE, false,
+     "no multiple of 8"},
     {"product: lanes disagree", ring_error<PRODUCT_LANES_DISAGREE>, EVERYWHERE, false,
      "different descriptors"},
     {"product: init of mbarriers not fenced", ring_error<PRODUCT_INIT_NOT_FENCED>, EVERYWHERE,

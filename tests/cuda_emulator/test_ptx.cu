@@ -422,7 +422,7 @@ static void tensor_copies(int kind)
 {
     uint64_t seed = 5;
     static uint16_t data[PLANES * PLANE_STRIDE];
-    const int at[][3] = {{0, 0, 0}, {8, 16, 1}, {-8, -3, 2}, {64, 40, 1}, {0, 60, 0}, {5, 1, 5}};
+    const int at[][3] = {{0, 0, 0}, {8, 16, 1}, {-8, -3, 2}, {64, 40, 1}, {0, 60, 0}, {16, 1, 5}};
     for (uint16_t &number : data)
         number = (uint16_t)(random_bits(&seed) & 0x7f7f); /* no NaN */
     for (const int(&place)[3] : at)

@@ -28,11 +28,6 @@ class Check:
         self.done = 0
         self.folder = tempfile.mkdtemp(prefix="latentrank_test_")
 
-    def is_sanitized(self):
-        """The program runs under AddressSanitizer, several times as long."""
-        with open(self.program, "rb") as file:
-            return b"__asan_init" in file.read()
-
     def expect(self, condition, what, result=None):
         self.done += 1
         if condition:

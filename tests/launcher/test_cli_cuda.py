@@ -37,8 +37,8 @@ def test_refusals():
     for arguments, text in ((["--mla-mode", "expand"], "--mla-mode expand"),
                             (["--weight-dtype", "int8"], "--weight-dtype int8")):
         check.expect_error([*BASE, "--backend", "cuda", *arguments], 1, text, variables=DEVICE)
-    check.expect_error([*BASE, "--backend", "cuda", "--kv-placement", "sharded"], 1, "--backend cuda with --kv-placement", ranks=2,
-                       variables=DEVICE)
+    check.expect_error([*BASE, "--backend", "cuda", "--kv-placement", "sharded"], 1,
+                       "--backend cuda with --kv-placement", ranks=2, variables=DEVICE)
 
 
 def test_same_tokens():
@@ -55,8 +55,20 @@ def test_same_tokens():
     check.expect([len(one) for one in rounded] == [12, 12], f"with rounded inputs: {rounded}")
 
 
+def test_several_ranks():
+    """Heads and experts over ranks that share the device, sums through page-locked memory."""
+    expected = ids(check.run_json(*BASE, "--backend", "cpu", "--kv-cache-dtype", "f32"))
+    layouts = [(2, []), (3, ["--ep", "1"]), (4, ["--ep", "2"])]
+    for ranks, layout in layouts[:1] if "SANITIZED" in os.environ else layouts:
+        found = ids(check.run_json(*BASE, "--backend", "cuda", "--kv-cache-dtype", "f32",
+                                   "--activation-dtype", "f32", *layout, ranks=ranks,
+                                   variables=DEVICE))
+        check.expect(found == expected, f"{ranks} ranks {layout}: {found}, the CPU {expected}")
+
+
 test_without_the_library()
 if os.path.exists(EMULATED):
     test_refusals()
     test_same_tokens()
+    test_several_ranks()
 check.end()

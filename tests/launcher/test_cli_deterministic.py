@@ -13,6 +13,7 @@ GOLDEN = os.path.join(cli.SOURCE, "tests", "golden")
 MODEL = cli.make_model(check, "model")
 MOE = os.path.join(GOLDEN, "t3-v3") # 3 heads: on 4 and 8 ranks some have none
 LAYOUT = ["--deterministic", "layout"]
+IS_SANITIZED = "SANITIZED" in os.environ # several times as long
 
 
 def prompt(length, step=7):
@@ -47,7 +48,7 @@ def test_checkpoints():
     """Every family and weight type on 1, 2, 4 and 8 ranks."""
     models = sorted(os.path.dirname(path) for path in glob.glob(os.path.join(GOLDEN, "*/config.json")))
     check.expect(len(models) > 20, f"golden checkpoints: {models}")
-    for model in models[::4] if check.is_sanitized() else models:
+    for model in models[::4] if IS_SANITIZED else models:
         one = logits(model, *LAYOUT)
         for ranks in (2, 4, 8):
             expect_same(one, logits(model, *LAYOUT, "--ep", str(ranks), ranks=ranks),
@@ -59,7 +60,7 @@ def test_layouts():
     one = logits(MODEL, *LAYOUT, length=300)
     for ranks in (2, 4, 8):
         for placement in ("replicated", "sharded"):
-            for comm in ("shm",) if check.is_sanitized() else ("shm", "mpi"):
+            for comm in ("shm",) if IS_SANITIZED else ("shm", "mpi"):
                 layout = ["--kv-placement", placement, "--comm", comm]
                 expect_same(one, logits(MODEL, *LAYOUT, *layout, ranks=ranks, length=300),
                             f"{ranks} ranks, {layout}")
@@ -82,7 +83,7 @@ def test_chunks():
     for mode in ("batch", "layout"):
         options = ["--deterministic", mode]
         whole = logits(MOE, *options, "--max-num-batched-tokens", "200", length=150)
-        for size in ("7", "64") if check.is_sanitized() else ("1", "7", "64", "149"):
+        for size in ("7", "64") if IS_SANITIZED else ("1", "7", "64", "149"):
             expect_same(whole, logits(MOE, *options, "--max-num-batched-tokens", size, length=150),
                         f"{mode}, chunks of {size}")
     both = [logits(MOE, "--deterministic", "batch", "--max-num-batched-tokens", size, ranks=3)
