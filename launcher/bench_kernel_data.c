@@ -1,16 +1,11 @@
 /* bench_kernel_data.c - random data of the cases. */
 #include "launcher/bench_kernels.h"
+#include "launcher/random_numbers.h"
 
 enum {
     PATTERN = 8192, /* numbers; they repeat, the addresses do not */
     MOST_COPIES = 1 << 16
 };
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state = *state * 6364136223846793005u + 1442695040888963407u;
-    return *state >> 33;
-}
 
 void kernel_begin(struct kernel_bench *bench)
 {
@@ -30,13 +25,12 @@ static void fill(void *data, size_t bytes, enum dtype dtype)
 {
     static float number[PATTERN];
     static char pattern[PATTERN * sizeof(float)];
-    uint64_t random = 1;
     size_t length = PATTERN;
     for (int i = 0; i < PATTERN; i++)
-        number[i] = (float)next_random(&random) * 0x1p-30f - 1.0f;
+        number[i] = (float)(random_number(0, i) >> 40) * 0x1p-23f - 1.0f;
     if (dtype == DTYPE_I4 || dtype == DTYPE_I8) {
         for (int i = 0; i < PATTERN; i++)
-            pattern[i] = (char)next_random(&random);
+            pattern[i] = (char)random_number(1, i);
     } else {
         dtype_from_f32(pattern, dtype, number, PATTERN);
         length *= dtype_bytes(dtype);

@@ -16,6 +16,7 @@
 #include "launcher/commands.h"
 #include "launcher/failure.h"
 #include "launcher/probe.h"
+#include "launcher/random_numbers.h"
 #include "runtime/latent_cache.h"
 
 #include <math.h>
@@ -51,20 +52,12 @@ static enum status prepare(struct latency *l)
     return STATUS_OK;
 }
 
-/* splitmix64 */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = (*state += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-static int32_t *random_ids(int64_t count, int64_t vocab_size, uint64_t *seed)
+/* Ids first, first + 1, ... of the sequence `seed`. */
+static int32_t *random_ids(int64_t count, int64_t vocab_size, uint64_t seed, int64_t first)
 {
     int32_t *ids = malloc((size_t)(count + 1) * sizeof *ids);
     for (int64_t i = 0; ids != NULL && i < count; i++)
-        ids[i] = (int32_t)(next_random(seed) % (uint64_t)vocab_size);
+        ids[i] = (int32_t)(random_number(seed, (int32_t)(first + i)) % (uint64_t)vocab_size);
     return ids;
 }
 
@@ -73,8 +66,9 @@ static enum status make_work(struct latency *l)
     const struct options *o = l->options;
     uint64_t seed = (uint64_t)o->seed;
     size_t repeat = (size_t)o->repeat;
-    l->prompt = random_ids(o->batch_size * o->input_len, l->config.vocab_size, &seed);
-    l->fed = random_ids(o->batch_size * (o->output_len - 1), l->config.vocab_size, &seed);
+    int64_t n_prompt = o->batch_size * o->input_len;
+    l->prompt = random_ids(n_prompt, l->config.vocab_size, seed, 0);
+    l->fed = random_ids(o->batch_size * (o->output_len - 1), l->config.vocab_size, seed, n_prompt);
     l->entry = calloc((size_t)o->batch_size, sizeof *l->entry);
     double **figures[] = {&l->ttft_ms,      &l->tpot_ms,  &l->total_ms,  &l->probe_gb_s,
                           &l->peak_gflop_s, &l->readable, &l->computable};

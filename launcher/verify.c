@@ -4,13 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "launcher/commands.h"
 #include "launcher/failure.h"
 #include "launcher/launch.h"
 #include "launcher/layouts.h"
 #include "launcher/logits_compare.h"
+#include "launcher/random_numbers.h"
 #include "launcher/report.h"
 #include "parallel/process.h"
 #include "runtime/model_config.h"
@@ -67,9 +67,8 @@ static char *random_prompt(int length, int number, int64_t vocab_size)
     size_t used = 0, size = (size_t)length * 12;
     char *text = malloc(size);
     for (int i = 0; i < length && text != NULL; i++)
-        used += (size_t)snprintf(
-            text + used, size - used, "%s%d", i > 0 ? "," : "",
-            (int)(XXH3_64bits_withSeed(&i, sizeof i, (uint64_t)number) % (uint64_t)vocab_size));
+        used += (size_t)snprintf(text + used, size - used, "%s%d", i > 0 ? "," : "",
+                                 (int)(random_number((uint64_t)number, i) % (uint64_t)vocab_size));
     return text;
 }
 

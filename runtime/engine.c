@@ -213,6 +213,10 @@ static enum status open_device_comm(struct engine *e)
 {
     if (!is_staged(e))
         return STATUS_OK;
+    if (e->process.rank == 0)
+        log_print(LOG_WARN,
+                  "%d ranks sum through host memory, which is slow: NCCL is not in this version",
+                  e->mesh.tp.size);
     return comm_staged_open(&e->staged_tp, &e->tp, e->backend.device, e->backend.host);
 }
 

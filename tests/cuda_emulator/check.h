@@ -7,6 +7,7 @@
 #define TESTS_CUDA_EMULATOR_CHECK_H
 
 #include "kernels/cuda/ptx.cuh"
+#include "tests/random.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -46,20 +47,6 @@ __attribute__((format(printf, 2, 3))) static void check(bool is_good, const char
             exit(1);                                                                               \
         }                                                                                          \
     } while (0)
-
-/* splitmix64 */
-static inline uint64_t random_bits(uint64_t *seed)
-{
-    uint64_t z = (*seed += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-/* in [-1, 1) */
-static inline float random_float(uint64_t *seed)
-{
-    return (float)(int64_t)(random_bits(seed) >> 40) * 0x1p-23f - 1.0f;
-}
 
 /* Memory of the host and of the device, freed at the end of the group.  Both begin with all bits 1: NaN. */
 enum { BUFFERS = 4096 };

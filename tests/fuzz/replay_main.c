@@ -6,6 +6,7 @@
  * The target runs in a child.  The input at work lies in memory that both share, so that the parent
  * can keep it as ./crash-fuzz_NAME when the child dies or gets stuck. */
 #include "tests/fuzz/fuzz_input.h"
+#include "tests/random.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -39,18 +40,9 @@ struct corpus {
 
 static uint64_t random_state;
 
-/* splitmix64 */
-static uint64_t random_next(void)
-{
-    uint64_t z = random_state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 static size_t random_below(size_t limit)
 {
-    return limit == 0 ? 0 : (size_t)(random_next() % limit);
+    return limit == 0 ? 0 : (size_t)(random_bits(&random_state) % limit);
 }
 
 static void read_file(struct corpus *corpus, const char *folder, const char *name)
@@ -153,7 +145,7 @@ static void mutate_once(struct at_work *input, const struct corpus *corpus)
     const struct file *other = &corpus->file[random_below(corpus->count)];
     size_t from = random_below(other->size + 1);
     size_t count = random_below((other->size - from < 64 ? other->size - from : 64) + 1);
-    uint8_t byte = (uint8_t)random_next();
+    uint8_t byte = (uint8_t)random_bits(&random_state);
     switch (random_below(6)) {
     case 0: /* another byte */
         if (begin < input->size)

@@ -15,6 +15,7 @@
 #include "kernels/core/matrix.h"
 #include "kernels/cpu/cpu_threads.h"
 #include "kernels/cpu/tables.h"
+#include "tests/random.h"
 
 /* Instruction sets in the order of the tables; cpu_ops_for gives NULL where one is missing. */
 static const char *const isa_names[] = {"plain", "avx2", "avx512"};
@@ -48,21 +49,6 @@ static inline int close_threads(void **state)
     (void)state;
     cpu_threads_close();
     return 0;
-}
-
-/* splitmix64: the same numbers in every run */
-static inline uint64_t random_bits(uint64_t *seed)
-{
-    uint64_t z = (*seed += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
-/* in [-1, 1) */
-static inline float random_float(uint64_t *seed)
-{
-    return (float)(int64_t)(random_bits(seed) >> 40) * 0x1p-23f - 1.0f;
 }
 
 /* `count` floats on the heap; at least one, so that malloc may not say NULL. */

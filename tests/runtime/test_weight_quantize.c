@@ -10,17 +10,9 @@
 #include <cmocka.h>
 
 #include "runtime/weight_quantize.h"
+#include "tests/random.h"
 
 enum { N = 21, WIDTH = 700, SCALE_ROWS = 5, SCALE_COLUMNS = 48 };
-
-/* splitmix64 */
-static uint64_t random_bits(uint64_t *seed)
-{
-    uint64_t z = (*seed += 0x9e3779b97f4a7c15u);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
 
 /* A tensor [N, WIDTH]: as stored, and what it stands for. */
 struct tensor_rows {
