@@ -91,15 +91,12 @@ static enum status run_prompt_on_both(const struct process *process, const char 
                                       const char *name, const struct golden_prompt *golden,
                                       int prompt)
 {
-    struct engine_options options = engine_defaults();
+    struct engine_options options = golden_options(folder, process);
     static const int chunks[] = {256, 7, 1};
     char where[256];
     float *cpu, *gpu;
-    options.model = folder;
     options.mla_mode = MLA_ABSORB;
     options.kv_cache_dtype = prompt % 2 == 0 ? DTYPE_F32 : DTYPE_BF16;
-    options.max_model_len = 256;
-    options.max_num_batched_tokens = 256;
     options.backend = BACKEND_CPU;
     TRY(run_on(&cpu, &options, golden, process, 256));
     options.backend = BACKEND_CUDA;

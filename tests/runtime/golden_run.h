@@ -20,6 +20,19 @@ static inline void check(int is_right, const char *what, const char *where, doub
     printf("FAILED %s: %s: %g\n", where, what, value);
 }
 
+/* A golden checkpoint with exact rows in the cache, a prompt in one step. */
+static inline struct engine_options golden_options(const char *folder,
+                                                   const struct process *process)
+{
+    struct engine_options options = engine_defaults();
+    options.model = folder;
+    options.kv_cache_dtype = DTYPE_F32;
+    options.max_model_len = 256;
+    options.max_num_batched_tokens = 256;
+    options.n_threads = process->size == 1 ? 2 : 1;
+    return options;
+}
+
 struct rows {
     const struct golden_prompt *golden;
     int64_t next;  /* row the next logits belong to */

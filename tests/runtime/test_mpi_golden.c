@@ -41,20 +41,16 @@ static enum status run_case(const struct process *process, const char *folder, c
 {
     int ep = layout->ep, is_sharded = layout->placement == KV_SHARDED;
     enum mla_mode mode = layout->mode;
-    struct engine_options options = engine_defaults();
+    struct engine_options options = golden_options(folder, process);
     struct engine *engine;
     struct golden_case golden = {0};
     char where[256];
     enum status status = STATUS_OK;
 
-    options.model = folder;
     options.ep = ep;
     options.mla_mode = mode;
     options.kv_placement = layout->placement;
-    options.kv_cache_dtype = DTYPE_F32;
-    options.max_model_len = 256;
     options.max_num_batched_tokens = chunk;
-    options.n_threads = process->size == 1 ? 2 : 1;
     TRY(engine_open(&engine, &options, process));
     if (process->rank != 0) {
         status = engine_work(engine);

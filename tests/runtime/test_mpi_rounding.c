@@ -122,21 +122,16 @@ static void check_all(int ranks)
 static enum status run_case(struct rounding *rounding, const struct process *process,
                             const char *folder, const char *name, int ep, float *kept[])
 {
-    struct engine_options options = engine_defaults();
+    struct engine_options options = golden_options(folder, process);
     struct engine *engine;
     struct golden_case golden = {0};
     char where[256];
     enum status status = STATUS_OK;
 
-    options.model = folder;
     options.ep = ep;
     options.has_i8_weights = rounding->has_i8_weights;
     options.rounds_inputs = rounding->rounds_inputs;
     options.mla_mode = MLA_ABSORB;
-    options.kv_cache_dtype = DTYPE_F32;
-    options.max_model_len = 256;
-    options.max_num_batched_tokens = 256;
-    options.n_threads = process->size == 1 ? 2 : 1;
     TRY(engine_open(&engine, &options, process));
     if (process->rank != 0) {
         status = engine_work(engine);
