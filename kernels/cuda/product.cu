@@ -296,6 +296,28 @@ template <int NT> DEVICE float warps_sum(const float *shared, int at)
     return x;
 }
 
+/* Four neighbours of the sums of `splits` blocks, `stride` apart: some at once, added in order. */
+DEVICE float4 splits_sum(const float *first, int stride, int splits)
+{
+    constexpr int AT_ONCE = 4;
+    float4 sum = make_float4(0, 0, 0, 0);
+    for (int from = 0; from < splits; from += AT_ONCE) {
+        float4 x[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++)
+            x[i] = from + i < splits ? __ldcg((const float4 *)(first + (from + i) * stride))
+                                     : make_float4(0, 0, 0, 0);
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            sum.x += x[i].x;
+            sum.y += x[i].y;
+            sum.z += x[i].z;
+            sum.w += x[i].w;
+        }
+    }
+    return sum;
+}
+
 /* Steps of one warp: equal shares of those of the block; whole groups where there are scales. */
 DEVICE void warp_steps(int *begin, int *end, const cuda_matrix &w, const bundle_view &v, int part,
                        int parts)
@@ -365,13 +387,17 @@ static __global__ void __launch_bounds__(warps_for(NT) * 32, blocks_for(NT))
     if (!*is_last)
         return;
     __threadfence();
-    for (int at = threadIdx.x; at < rows * BUNDLE_ROWS; at += WARPS * 32) {
-        float value = 0;
-        for (int split = 0; split < (int)gridDim.y; split++)
-            value +=
-                __ldcg(all + ((int64_t)block * gridDim.y + split) * (NT * 8 * BUNDLE_ROWS) + at);
-        if (at % BUNDLE_ROWS < v.rows)
-            y[(first_row + at / BUNDLE_ROWS) * p.y_row + at % BUNDLE_ROWS] = value;
+    const float *first = all + (int64_t)block * gridDim.y * (NT * 8 * BUNDLE_ROWS);
+#pragma unroll 2
+    for (int at = 4 * threadIdx.x; at < rows * BUNDLE_ROWS; at += 4 * WARPS * 32) {
+        float4 sum = splits_sum(first + at, NT * 8 * BUNDLE_ROWS, gridDim.y);
+        const float four[4] = {sum.x, sum.y, sum.z, sum.w};
+        const int column = at % BUNDLE_ROWS;
+        float *to = y + (first_row + at / BUNDLE_ROWS) * p.y_row + column;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (column + i < v.rows)
+                to[i] = four[i];
     }
     if (threadIdx.x == 0)
         *counter = 0;
