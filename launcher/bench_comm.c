@@ -31,6 +31,9 @@ enum status comm_call(struct comm_bench *b, struct comm *comm, const struct comm
     case COMM_OP_ALL_GATHER:
         x = tensor_1d(b->x, DTYPE_F32, b->counts[comm->group.index]);
         return comm->ops->all_gather(comm, &y, &x, b->counts, NULL);
+    case COMM_OP_REDUCE_SCATTER:
+        y = tensor_1d(b->y, DTYPE_F32, b->counts[comm->group.index]);
+        return comm->ops->reduce_scatter(comm, &y, &x, b->counts, NULL);
     case COMM_OP_ALL_TO_ALL:
         x = tensor_1d(b->x, DTYPE_F32, b->counts[0] * comm->group.size);
         y = tensor_1d(b->y, DTYPE_F32, b->counts[0] * comm->group.size);
@@ -109,7 +112,8 @@ static struct comm_row row_of(struct comm_bench *b, const struct comm_case *c, i
 void comm_row_bandwidths(struct comm_row *row, const struct comm_case *c, int ranks)
 {
     double share = (double)(ranks - 1) / ranks;
-    int is_partial = c->op == COMM_OP_ALL_GATHER || c->op == COMM_OP_ALL_TO_ALL;
+    int is_partial = c->op == COMM_OP_ALL_GATHER || c->op == COMM_OP_REDUCE_SCATTER ||
+                     c->op == COMM_OP_ALL_TO_ALL;
     double factor = c->op == COMM_OP_ALL_REDUCE ? 2 * share : is_partial ? share : 1;
     row->algbw_gb_s = (double)c->bytes * 1e-3 / row->time_us.median;
     row->busbw_gb_s = row->algbw_gb_s * factor;

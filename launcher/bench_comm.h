@@ -4,11 +4,11 @@
  * a call on random numbers, whose result is compared with a serial one, then a barrier, then as many
  * calls as take about a millisecond, on vectors of zeros, which stay zeros.
  *
- *   bytes    of the vector that each rank ends with: the sum, all parts gathered, what was sent
+ *   bytes    of the vector that each rank begins or ends with: what is summed, all parts gathered, what was sent
  *   time_us  of a call on the slowest rank; median of the rounds
  *   algbw    bytes / time
  *   busbw    algbw times what the slowest link carries of it: 2 (P - 1) / P for all_reduce, (P - 1) / P
- *            for all_gather and all_to_all, 1 for broadcast (github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md)
+ *            for reduce_scatter, all_gather and all_to_all, 1 for broadcast (github.com/NVIDIA/nccl-tests, doc/PERFORMANCE.md)
  *   wrong    numbers on all ranks that differ in any bit from the serial result; of the library's sums,
  *            which have no fixed order, those farther from it than any order can be
  */
@@ -34,7 +34,7 @@ struct comm_bench {
 
     float *x, *y;    /* [max_bytes / 4 + 1] */
     float *parts;    /* [ranks, COMM_CHECK_BLOCK] */
-    int64_t *counts; /* [ranks] of an all_gather of the case */
+    int64_t *counts; /* [ranks] of the parts of the case */
     int64_t *
         figures; /* [ranks, (repeat + 1) * n_comms]: times in ns of each round, then wrong numbers */
     int64_t *figure_counts; /* [ranks] */

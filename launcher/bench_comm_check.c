@@ -28,9 +28,9 @@ static int is_rounding(float found, float expected, double absolute, int ranks)
     return fabs((double)found - (double)expected) <= (ranks - 1) * (double)FLT_EPSILON * absolute;
 }
 
-/* Numbers [begin, begin + n) of a sum. */
-static int64_t wrong_sums(struct comm_bench *b, const struct comm *comm, int64_t begin, int n,
-                          int salt)
+/* Numbers [begin, begin + n) of a sum; `sum` are those found. */
+static int64_t wrong_sums(struct comm_bench *b, const struct comm *comm, const float *sum,
+                          int64_t begin, int n, int salt)
 {
     int ranks = comm->group.size, is_ordered = strcmp(comm->ops->name, "mpi-library") != 0;
     double absolute[COMM_CHECK_BLOCK] = {0};
@@ -42,9 +42,21 @@ static int64_t wrong_sums(struct comm_bench *b, const struct comm *comm, int64_t
         }
     reduction_tree_sum(b->parts, ranks, n);
     for (int k = 0; k < n; k++) {
-        float found = b->x[begin + k], expected = b->parts[k];
+        float found = sum[k], expected = b->parts[k];
         wrong += is_ordered ? !same_bits(found, expected)
                             : !is_rounding(found, expected, absolute[k], ranks);
+    }
+    return wrong;
+}
+
+/* Numbers [begin, end), block by block. */
+static int64_t wrong_sums_of(struct comm_bench *b, const struct comm *comm, const float *sum,
+                             int64_t begin, int64_t end, int salt)
+{
+    int64_t wrong = 0;
+    for (int64_t at = begin; at < end; at += COMM_CHECK_BLOCK) {
+        int64_t n = end - at < COMM_CHECK_BLOCK ? end - at : COMM_CHECK_BLOCK;
+        wrong += wrong_sums(b, comm, sum + at - begin, at, (int)n, salt);
     }
     return wrong;
 }
@@ -54,11 +66,10 @@ static int64_t wrong_numbers(struct comm_bench *b, const struct comm *comm,
 {
     int64_t wrong = 0, at = 0;
     if (c->op == COMM_OP_ALL_REDUCE)
-        for (int64_t begin = 0; begin < c->count; begin += COMM_CHECK_BLOCK) {
-            int64_t left = c->count - begin;
-            wrong += wrong_sums(b, comm, begin,
-                                (int)(left < COMM_CHECK_BLOCK ? left : COMM_CHECK_BLOCK), salt);
-        }
+        wrong += wrong_sums_of(b, comm, b->x, 0, c->count, salt);
+    for (int i = 0; c->op == COMM_OP_REDUCE_SCATTER && i <= comm->group.index; at += b->counts[i++])
+        if (i == comm->group.index)
+            wrong += wrong_sums_of(b, comm, b->y, at, at + b->counts[i], salt);
     if (c->op == COMM_OP_ALL_GATHER)
         for (int i = 0; i < comm->group.size; i++)
             for (int64_t k = 0; k < b->counts[i]; k++)

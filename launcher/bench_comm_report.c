@@ -7,9 +7,10 @@
 #include <string.h>
 
 static const char *const op_names[] = {
-    [COMM_OP_ALL_REDUCE] = "all_reduce", [COMM_OP_ALL_GATHER] = "all_gather",
-    [COMM_OP_ALL_TO_ALL] = "all_to_all", [COMM_OP_BROADCAST] = "broadcast",
-    [COMM_OP_LOWEST] = "lowest",         [COMM_OP_BARRIER] = "barrier",
+    [COMM_OP_ALL_REDUCE] = "all_reduce", [COMM_OP_REDUCE_SCATTER] = "reduce_scatter",
+    [COMM_OP_ALL_GATHER] = "all_gather", [COMM_OP_ALL_TO_ALL] = "all_to_all",
+    [COMM_OP_BROADCAST] = "broadcast",   [COMM_OP_LOWEST] = "lowest",
+    [COMM_OP_BARRIER] = "barrier",
 };
 
 static const char *type_of(const struct comm_case *c)
@@ -19,7 +20,7 @@ static const char *type_of(const struct comm_case *c)
 
 static const char *redop_of(const struct comm_case *c)
 {
-    return c->op == COMM_OP_ALL_REDUCE ? "sum" : "-";
+    return c->op == COMM_OP_ALL_REDUCE || c->op == COMM_OP_REDUCE_SCATTER ? "sum" : "-";
 }
 
 enum status comm_report_begin(struct comm_bench *b)
@@ -34,8 +35,8 @@ enum status comm_report_begin(struct comm_bench *b)
     }
     snprintf(line, sizeof line,
              "# %d rank%s on %d node%s, median of %d rounds%s%s\n"
-             "# %-10s %-11s %12s %12s %6s %6s %10s %9s %9s %7s\n"
-             "# %-10s %-11s %12s %12s %6s %6s %10s %9s %9s %7s",
+             "# %-14s %-11s %12s %12s %6s %6s %10s %9s %9s %7s\n"
+             "# %-14s %-11s %12s %12s %6s %6s %10s %9s %9s %7s",
              process->size, process->size == 1 ? "" : "s", process->n_nodes,
              process->n_nodes == 1 ? "" : "s", (int)b->options->repeat,
              b->left_out[0] == '\0' ? "" : "; ", b->left_out, "op", "backend", "size", "count",

@@ -36,8 +36,9 @@ static const char *const op_choices[] = {
     "all",      "gemm",   "gemm_heads",   "experts", "latent_attention", "expanded_attention",
     "rms_norm", "router", "cache_append", NULL};
 
-static const char *const comm_op_choices[] = {"all",       "all_reduce", "all_gather", "all_to_all",
-                                              "broadcast", "lowest",     "barrier",    NULL};
+static const char *const comm_op_choices[] = {"all",        "all_reduce", "reduce_scatter",
+                                              "all_gather", "all_to_all", "broadcast",
+                                              "lowest",     "barrier",    NULL};
 
 const struct command_row command_table[COMMAND_COUNT] = {
     [COMMAND_GENERATE] = {"generate", "completes prompts",

@@ -69,6 +69,7 @@ enum option_kernel {
 enum option_comm_op {
     COMM_OP_ALL,
     COMM_OP_ALL_REDUCE,
+    COMM_OP_REDUCE_SCATTER,
     COMM_OP_ALL_GATHER,
     COMM_OP_ALL_TO_ALL,
     COMM_OP_BROADCAST,

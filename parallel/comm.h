@@ -26,6 +26,12 @@ struct comm_ops {
     enum status (*all_gather)(struct comm *comm, struct tensor *y, const struct tensor *x,
                               const int64_t *counts, struct stream *stream);
 
+    /* y = this member's part of the sum over members of x; the parts of x stand in order of members,
+     * counts[size] elements each, equal on all members.  Dense f32, not overlapping; any count may be
+     * 0.  Summed along the tree, as all_reduce does. */
+    enum status (*reduce_scatter)(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                  const int64_t *counts, struct stream *stream);
+
     /* y = what each member has for this one, in order of members; x = what this one has for each of
      * them.  Counts in elements: received[size] of y, sent[size] of x; sent[j] here is received[index]
      * on member j.  Both dense and of one type, not overlapping; any count may be 0. */

@@ -8,14 +8,11 @@ enum status comm_check_all_reduce(const struct tensor *x)
     return STATUS_OK;
 }
 
-enum status comm_check_all_gather(struct gather_shape *shape, const struct group *group,
-                                  const struct tensor *y, const struct tensor *x,
-                                  const int64_t *counts)
+/* The parts of all members, one after another; returns how many elements they have. */
+static int64_t lay_out_parts(struct gather_shape *shape, const struct group *group, enum dtype dtype,
+                             const int64_t *counts)
 {
-    if (y->dtype != x->dtype || !tensor_is_dense(y) || !tensor_is_dense(x))
-        FAIL(STATUS_INVALID, "all_gather of %s into %s: both must be dense and of one type",
-             dtype_name(x->dtype), dtype_name(y->dtype));
-    int64_t width = (int64_t)dtype_bytes(y->dtype), total = 0;
+    int64_t width = (int64_t)dtype_bytes(dtype), total = 0;
     *shape = (struct gather_shape){.width = width, .own_bytes = counts[group->index] * width};
     for (int i = 0; i < group->size; i++) {
         if (i == group->index)
@@ -24,10 +21,37 @@ enum status comm_check_all_gather(struct gather_shape *shape, const struct group
             shape->longest_bytes = counts[i] * width;
         total += counts[i];
     }
+    return total;
+}
+
+enum status comm_check_all_gather(struct gather_shape *shape, const struct group *group,
+                                  const struct tensor *y, const struct tensor *x,
+                                  const int64_t *counts)
+{
+    if (y->dtype != x->dtype || !tensor_is_dense(y) || !tensor_is_dense(x))
+        FAIL(STATUS_INVALID, "all_gather of %s into %s: both must be dense and of one type",
+             dtype_name(x->dtype), dtype_name(y->dtype));
+    int64_t total = lay_out_parts(shape, group, y->dtype, counts);
     if (tensor_count(y) != total || tensor_count(x) != counts[group->index])
         FAIL(STATUS_INVALID, "all_gather of %lld elements into %lld: the counts say %lld of %lld",
              (long long)tensor_count(x), (long long)tensor_count(y),
              (long long)counts[group->index], (long long)total);
+    return STATUS_OK;
+}
+
+enum status comm_check_reduce_scatter(struct gather_shape *shape, const struct group *group,
+                                      const struct tensor *y, const struct tensor *x,
+                                      const int64_t *counts)
+{
+    if (y->dtype != DTYPE_F32 || x->dtype != DTYPE_F32 || !tensor_is_dense(y) ||
+        !tensor_is_dense(x))
+        FAIL(STATUS_INVALID, "reduce_scatter of %s into %s: both must be dense f32",
+             dtype_name(x->dtype), dtype_name(y->dtype));
+    int64_t total = lay_out_parts(shape, group, DTYPE_F32, counts);
+    if (tensor_count(x) != total || tensor_count(y) != counts[group->index])
+        FAIL(STATUS_INVALID, "reduce_scatter of %lld elements into %lld: the counts say %lld of %lld",
+             (long long)tensor_count(x), (long long)tensor_count(y), (long long)total,
+             (long long)counts[group->index]);
     return STATUS_OK;
 }
 

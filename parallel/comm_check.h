@@ -22,6 +22,10 @@ enum status comm_check_all_reduce(const struct tensor *x);
 enum status comm_check_all_gather(struct gather_shape *shape, const struct group *group,
                                   const struct tensor *y, const struct tensor *x,
                                   const int64_t *counts);
+/* shape->own_offset is in x, where every member has all parts. */
+enum status comm_check_reduce_scatter(struct gather_shape *shape, const struct group *group,
+                                      const struct tensor *y, const struct tensor *x,
+                                      const int64_t *counts);
 enum status comm_check_all_to_all(struct exchange_shape *shape, const struct group *group,
                                   const struct tensor *y, const struct tensor *x,
                                   const int64_t *received, const int64_t *sent);

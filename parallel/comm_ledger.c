@@ -30,6 +30,17 @@ static enum status ledger_all_reduce(struct comm *comm, struct tensor *x, struct
     return status;
 }
 
+static enum status ledger_reduce_scatter(struct comm *comm, struct tensor *y,
+                                         const struct tensor *x, const int64_t *counts,
+                                         struct stream *stream)
+{
+    struct comm *inner = inner_of(comm);
+    ledger_begin(LEDGER_REDUCE_SCATTER, &comm->group, bytes_of(x));
+    enum status status = inner->ops->reduce_scatter(inner, y, x, counts, stream);
+    ledger_end();
+    return status;
+}
+
 static enum status ledger_all_gather(struct comm *comm, struct tensor *y, const struct tensor *x,
                                      const int64_t *counts, struct stream *stream)
 {
@@ -99,6 +110,7 @@ enum status ledger_wrap(struct comm *comm)
     watched->ops = (struct comm_ops){
         .name = comm->ops->name,
         .all_reduce = ledger_all_reduce,
+        .reduce_scatter = ledger_reduce_scatter,
         .all_gather = ledger_all_gather,
         .all_to_all = ledger_all_to_all,
         .broadcast = ledger_broadcast,

@@ -42,6 +42,21 @@ static void lay_out(int *bytes, int *offset, const int64_t *counts, int size, in
     }
 }
 
+static enum status library_reduce_scatter(struct comm *comm, struct tensor *y,
+                                          const struct tensor *x, const int64_t *counts,
+                                          struct stream *stream)
+{
+    (void)stream;
+    struct library_state *state = comm->state;
+    struct gather_shape shape;
+    TRY(comm_check_reduce_scatter(&shape, &comm->group, y, x, counts));
+    TRY(fits_int(tensor_count(x)));
+    lay_out(state->bytes, state->offset, counts, comm->group.size, 1);
+    MPI_TRY(
+        MPI_Reduce_scatter(x->data, y->data, state->bytes, MPI_FLOAT, MPI_SUM, state->comm));
+    return STATUS_OK;
+}
+
 static enum status library_all_gather(struct comm *comm, struct tensor *y, const struct tensor *x,
                                       const int64_t *counts, struct stream *stream)
 {
@@ -110,6 +125,7 @@ static void library_close(struct comm *comm)
 static const struct comm_ops library_ops = {
     .name = "mpi-library",
     .all_reduce = library_all_reduce,
+    .reduce_scatter = library_reduce_scatter,
     .all_gather = library_all_gather,
     .all_to_all = library_all_to_all,
     .broadcast = library_broadcast,

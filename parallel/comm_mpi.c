@@ -121,6 +121,45 @@ static struct span round_span(int64_t offset, int64_t bytes, int64_t round)
     return (struct span){.begin = offset + begin, .end = offset + end};
 }
 
+/* Up to `most` elements of every part, from `begin` on: each member gets its own of all, and adds them. */
+static enum status scatter_round(struct comm *comm, float *y, const float *x, const int64_t *counts,
+                                 int64_t begin, int64_t most)
+{
+    struct mpi_state *state = comm->state;
+    int own = comm->group.index, size = comm->group.size, n = 0;
+    int64_t left = counts[own] - begin, offset = 0;
+    int mine = (int)(left < 0 ? 0 : left < most ? left : most);
+    for (int i = 0; i < size; offset += counts[i++]) {
+        int64_t of_theirs = counts[i] - begin;
+        int theirs = (int)(of_theirs < 0 ? 0 : of_theirs < most ? of_theirs : most);
+        float *part = state->buffer + (int64_t)i * mine;
+        if (i == own && mine > 0)
+            memcpy(part, x + offset + begin, (size_t)mine * sizeof *x);
+        if (i != own && mine > 0)
+            MPI_TRY(MPI_Irecv(part, mine, MPI_FLOAT, i, TAG, state->mpi, &state->requests[n++]));
+        if (i != own && theirs > 0)
+            MPI_TRY(MPI_Isend(x + offset + begin, theirs, MPI_FLOAT, i, TAG, state->mpi,
+                              &state->requests[n++]));
+    }
+    MPI_TRY(MPI_Waitall(n, state->requests, MPI_STATUSES_IGNORE));
+    reduction_tree_sum(state->buffer, size, mine);
+    if (mine > 0)
+        memcpy(y + begin, state->buffer, (size_t)mine * sizeof *y);
+    return STATUS_OK;
+}
+
+static enum status mpi_reduce_scatter(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                      const int64_t *counts, struct stream *stream)
+{
+    (void)stream;
+    struct gather_shape shape;
+    TRY(comm_check_reduce_scatter(&shape, &comm->group, y, x, counts));
+    int64_t most = REDUCE_CHUNK / comm->group.size + 1, longest = shape.longest_bytes / shape.width;
+    for (int64_t begin = 0; begin < longest; begin += most)
+        TRY(scatter_round(comm, y->data, x->data, counts, begin, most));
+    return STATUS_OK;
+}
+
 /* Everybody sends its piece of the round to everybody; pieces may be empty. */
 static enum status gather_round(struct comm *comm, char *y, const int64_t *counts, int64_t width,
                                 int64_t own_offset, int64_t round)
@@ -241,6 +280,7 @@ static void mpi_close(struct comm *comm)
 static const struct comm_ops mpi_ops = {
     .name = "mpi",
     .all_reduce = mpi_all_reduce,
+    .reduce_scatter = mpi_reduce_scatter,
     .all_gather = mpi_all_gather,
     .all_to_all = mpi_all_to_all,
     .broadcast = mpi_broadcast,

@@ -18,6 +18,12 @@ static enum status self_all_gather(struct comm *comm, struct tensor *y, const st
     return STATUS_OK;
 }
 
+static enum status self_reduce_scatter(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                       const int64_t *counts, struct stream *stream)
+{
+    return self_all_gather(comm, y, x, counts, stream);
+}
+
 static enum status self_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
                                    const int64_t *received, const int64_t *sent,
                                    struct stream *stream)
@@ -54,6 +60,7 @@ static void self_close(struct comm *comm)
 static const struct comm_ops self_ops = {
     .name = "self",
     .all_reduce = self_all_reduce,
+    .reduce_scatter = self_reduce_scatter,
     .all_gather = self_all_gather,
     .all_to_all = self_all_to_all,
     .broadcast = self_broadcast,

@@ -213,6 +213,42 @@ static void read_pieces(struct shm_state *state, char *y, const int64_t *receive
     }
 }
 
+/* As exchange_pieces; the counts of all are known here, so no round asks for more. */
+static enum status scatter_rounds(struct shm_state *state, float *y, const float *x,
+                                  const int64_t *counts, const struct gather_shape *shape)
+{
+    struct shm_window *w = &state->window;
+    int own = w->group.index, size = w->group.size;
+    int64_t most = SHM_SLOT_BYTES / size / 128 * 128, width = shape->width;
+    const float *own_part = x + shape->own_offset / width;
+    for (int64_t begin = 0; begin < shape->longest_bytes; begin += most) {
+        size_t piece = piece_bytes(shape->own_bytes, begin, most);
+        shm_turn(w);
+        TRY(shm_claim(w));
+        write_pieces(state, (const char *)x, counts, width, begin, most);
+        shm_arrive(w);
+        TRY(shm_wait_all(w));
+        if (piece == 0)
+            continue;
+        for (int i = 0; i < size; i++)
+            state->part[i] = i == own ? own_part + begin / width
+                                      : (const float *)(const void *)(shm_slot(w, i) + own * most);
+        reduction_tree_sum_of(y + begin / width, state->part, size, (int64_t)piece / width);
+    }
+    return STATUS_OK;
+}
+
+static enum status shm_reduce_scatter(struct comm *comm, struct tensor *y, const struct tensor *x,
+                                      const int64_t *counts, struct stream *stream)
+{
+    struct shm_state *state = comm->state;
+    if (state->n_nodes > 1 || comm->group.size > EXCHANGE_MEMBERS_MAX)
+        return state->mpi.ops->reduce_scatter(&state->mpi, y, x, counts, stream);
+    struct gather_shape shape;
+    TRY(comm_check_reduce_scatter(&shape, &comm->group, y, x, counts));
+    return scatter_rounds(state, y->data, x->data, counts, &shape);
+}
+
 /* A member knows the parts from and to itself only, so each says how many rounds it needs. */
 static enum status exchange_pieces(struct shm_state *state, char *y, const char *x,
                                    const int64_t *received, const int64_t *sent,
@@ -310,6 +346,7 @@ static void shm_close(struct comm *comm)
 static const struct comm_ops shm_ops = {
     .name = "shm",
     .all_reduce = shm_all_reduce,
+    .reduce_scatter = shm_reduce_scatter,
     .all_gather = shm_all_gather,
     .all_to_all = shm_all_to_all,
     .broadcast = shm_broadcast,

@@ -62,6 +62,20 @@ static enum status staged_all_reduce(struct comm *comm, struct tensor *x, struct
     return put_back(state, x, &staged, stream);
 }
 
+static enum status staged_reduce_scatter(struct comm *comm, struct tensor *y,
+                                         const struct tensor *x, const int64_t *counts,
+                                         struct stream *stream)
+{
+    struct staged_state *state = comm->state;
+    struct gather_shape shape;
+    struct tensor from, to;
+    TRY(comm_check_reduce_scatter(&shape, &comm->group, y, x, counts));
+    TRY(fetch(state, &from, x, stream));
+    TRY(place(state, &state->out, &to, y));
+    TRY(state->host->ops->reduce_scatter(state->host, &to, &from, counts, NULL));
+    return put_back(state, y, &to, stream);
+}
+
 static enum status staged_all_gather(struct comm *comm, struct tensor *y, const struct tensor *x,
                                      const int64_t *counts, struct stream *stream)
 {
@@ -126,6 +140,7 @@ static void staged_close(struct comm *comm)
 static const struct comm_ops staged_ops = {
     .name = "staged",
     .all_reduce = staged_all_reduce,
+    .reduce_scatter = staged_reduce_scatter,
     .all_gather = staged_all_gather,
     .all_to_all = staged_all_to_all,
     .broadcast = staged_broadcast,

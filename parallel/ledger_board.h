@@ -11,6 +11,7 @@
 
 enum ledger_operation {
     LEDGER_ALL_REDUCE,
+    LEDGER_REDUCE_SCATTER,
     LEDGER_ALL_GATHER,
     LEDGER_ALL_TO_ALL,
     LEDGER_BROADCAST,

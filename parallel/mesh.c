@@ -1,6 +1,7 @@
 #include "parallel/mesh.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,33 +27,84 @@ static struct group group_of(const char *name, int size, int index, int rank, in
                           .stride = stride};
 }
 
-enum status mesh_build(struct mesh *mesh, const struct mesh_spec *spec, int rank)
+/* Stages `low` and `low` + `distance` at the same place, or this rank alone when it is in neither. */
+static struct group pair_of(const char *name, const struct group *pp, int low, int distance,
+                            int rank)
+{
+    int place = pp->index - low;
+    if (distance == 0 || low < 0 || low + distance >= pp->size || (place != 0 && place != distance))
+        return group_of(name, 1, 0, rank, 1);
+    return group_of(name, 2, place != 0, rank, distance * pp->stride);
+}
+
+/* tp, when --tp names it not; the sizes are those of the spec with defaults filled in. */
+static enum status check_world(int *tp, const struct mesh_spec *spec, int dp, int pp)
 {
     int world = spec->world_size;
+    const char *plural = world == 1 ? "" : "s";
+    *tp = spec->tp_size;
+    if (dp < 1 || pp < 1 || dp > world || pp > world)
+        FAIL(STATUS_USAGE, "--dp %d, --pp %d: each is 1 or more, and the job has %d rank%s", dp, pp,
+             world, plural);
+    if (*tp == 0 && world % (dp * pp) == 0)
+        *tp = world / (dp * pp);
+    if (*tp != 0 && (int64_t)*tp * dp * pp == world)
+        return STATUS_OK;
+    if (dp == 1 && pp == 1)
+        FAIL(STATUS_USAGE, "--tp %d differs from the %d rank%s of the job: use --tp %d%s", *tp,
+             world, plural, world, *tp > 0 ? ", or start as many ranks as --tp says" : "");
+    if (*tp == 0)
+        FAIL(STATUS_USAGE,
+             "the %d rank%s of the job cannot be shared by --dp %d and --pp %d: start a multiple "
+             "of %d ranks",
+             world, plural, dp, pp, dp * pp);
+    FAIL(STATUS_USAGE,
+         "--tp %d x --dp %d x --pp %d make %lld ranks, the job has %d: start as many, or leave "
+         "--tp out",
+         *tp, dp, pp, (long long)*tp * dp * pp, world);
+}
+
+static enum status check_ep(int *ep, const struct mesh_spec *spec, int tp, int dp)
+{
+    int stage = tp * dp;
+    *ep = spec->ep_size;
+    if (*ep == 0)
+        *ep = spec->n_experts >= stage ? stage : 1;
+    if (*ep > 0 && stage % *ep == 0)
+        return STATUS_OK;
+    char divisors[512];
+    list_divisors(divisors, sizeof divisors, stage);
+    if (dp == 1)
+        FAIL(STATUS_USAGE, "--ep %d does not divide tp %d: use %s", *ep, tp, divisors);
+    FAIL(STATUS_USAGE, "--ep %d does not divide tp %d x dp %d: use %s", *ep, tp, dp, divisors);
+}
+
+enum status mesh_build(struct mesh *mesh, const struct mesh_spec *spec, int rank)
+{
+    int world = spec->world_size, tp, ep;
+    int dp = spec->dp_size == 0 ? 1 : spec->dp_size, pp = spec->pp_size == 0 ? 1 : spec->pp_size;
     assert(world > 0 && 0 <= rank && rank < world);
 
-    int tp = spec->tp_size == 0 ? world : spec->tp_size;
-    if (tp != world)
-        FAIL(STATUS_USAGE, "--tp %d differs from the %d rank%s of the job: use --tp %d%s", tp,
-             world, world == 1 ? "" : "s", world,
-             tp > 0 ? ", or start as many ranks as --tp says" : "");
+    TRY(check_world(&tp, spec, dp, pp));
+    TRY(check_ep(&ep, spec, tp, dp));
+    if (spec->n_layers > 0 && pp > spec->n_layers)
+        FAIL(STATUS_USAGE, "--pp %d: the model has %d layers, and each stage needs one; use up to %d",
+             pp, spec->n_layers, spec->n_layers);
 
-    int ep = spec->ep_size;
-    if (ep == 0)
-        ep = spec->n_experts >= tp ? tp : 1;
-    if (ep < 0 || tp % ep != 0) {
-        char divisors[512];
-        list_divisors(divisors, sizeof divisors, tp);
-        FAIL(STATUS_USAGE, "--ep %d does not divide tp %d: use %s", ep, tp, divisors);
-    }
-
-    int etp = tp / ep;
+    int stage = dp * tp, etp = stage / ep, place = rank % stage;
     *mesh = (struct mesh){
         .rank = rank,
         .world = group_of("world", world, rank, rank, 1),
-        .tp = group_of("tp", tp, rank, rank, 1),
-        .ep = group_of("ep", ep, rank / etp, rank, etp),
-        .etp = group_of("etp", etp, rank % etp, rank, 1),
+        .tp = group_of("tp", tp, rank % tp, rank, 1),
+        .dp = group_of("dp", dp, place / tp, rank, tp),
+        .pp = group_of("pp", pp, rank / stage, rank, stage),
+        .stage = group_of("stage", stage, place, rank, 1),
+        .ep = group_of("ep", ep, place / etp, rank, etp),
+        .etp = group_of("etp", etp, place % etp, rank, 1),
     };
+    int p = mesh->pp.index;
+    mesh->link[0] = pair_of("link", &mesh->pp, p / 2 * 2, 1, rank);
+    mesh->link[1] = pair_of("link", &mesh->pp, (p + 1) / 2 * 2 - 1, 1, rank);
+    mesh->ends = pair_of("ends", &mesh->pp, 0, pp - 1, rank);
     return STATUS_OK;
 }

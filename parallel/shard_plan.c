@@ -23,5 +23,8 @@ void shard_plan_build(struct shard_plan *plan, const struct model_extent *extent
         .shared_columns = span_of_group(extent->shared_columns, &mesh->tp),
         .experts = span_of_group(extent->n_experts, &mesh->ep),
         .expert_columns = span_of_group(extent->expert_columns, &mesh->etp),
+        .layers = span_of_group(extent->n_layers, &mesh->pp),
+        .has_embedding = mesh->pp.index == 0,
+        .has_head = mesh->pp.index == mesh->pp.size - 1,
     };
 }

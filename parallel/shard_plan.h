@@ -17,6 +17,7 @@ struct span {
 struct model_extent {
     int64_t n_heads, vocab_size, n_experts;
     int64_t dense_columns, shared_columns, expert_columns; /* FFN widths; 0 when absent */
+    int64_t n_layers;
 };
 
 struct shard_plan {
@@ -24,6 +25,8 @@ struct shard_plan {
     struct span dense_columns, shared_columns; /* over tp  */
     struct span experts;                       /* over ep  */
     struct span expert_columns;                /* over etp */
+    struct span layers;                        /* over pp  */
+    int has_embedding, has_head;               /* the first stage, and the last one */
 };
 
 static inline int64_t span_size(struct span span)

@@ -44,6 +44,13 @@ static enum status faulty_all_gather(struct comm *comm, struct tensor *y, const 
     return STATUS_OK;
 }
 
+static enum status faulty_reduce_scatter(struct comm *comm, struct tensor *y,
+                                         const struct tensor *x, const int64_t *counts,
+                                         struct stream *stream)
+{
+    return faulty_all_gather(comm, y, x, counts, stream);
+}
+
 static enum status faulty_all_to_all(struct comm *comm, struct tensor *y, const struct tensor *x,
                                      const int64_t *received, const int64_t *sent,
                                      struct stream *stream)
@@ -73,6 +80,7 @@ static int64_t wrong_of(enum option_comm_op op, const char *name, int salt)
     int64_t counts[1] = {COUNT}, wrong = -1;
     const struct comm_ops ops = {.name = name,
                                  .all_reduce = faulty_all_reduce,
+                                 .reduce_scatter = faulty_reduce_scatter,
                                  .all_gather = faulty_all_gather,
                                  .all_to_all = faulty_all_to_all,
                                  .broadcast = faulty_broadcast,
@@ -87,10 +95,10 @@ static int64_t wrong_of(enum option_comm_op op, const char *name, int salt)
 static void one_bit_is_one_wrong_number(void **state)
 {
     (void)state;
-    const enum option_comm_op ops[] = {COMM_OP_ALL_REDUCE, COMM_OP_ALL_GATHER, COMM_OP_ALL_TO_ALL,
-                                       COMM_OP_BROADCAST};
+    const enum option_comm_op ops[] = {COMM_OP_ALL_REDUCE, COMM_OP_REDUCE_SCATTER,
+                                       COMM_OP_ALL_GATHER, COMM_OP_ALL_TO_ALL, COMM_OP_BROADCAST};
     const int64_t places[] = {0, COMM_CHECK_BLOCK - 1, COMM_CHECK_BLOCK, COUNT - 1};
-    for (int o = 0; o < 4; o++) {
+    for (int o = 0; o < 5; o++) {
         fault.ulps = 0;
         assert_int_equal(wrong_of(ops[o], "shm", o), 0);
         fault.ulps = 1;

@@ -177,14 +177,14 @@ def test_comm():
         backends = ["self"] if size == 1 else ["mpi", "shm", "mpi-library"]
         check.expect((value["ranks"], value["nodes"], value["repeat"], value["left_out"]) ==
                      (size, 1, 3, None), f"head: {value}")
-        expected = [(op, bytes, backend) for op in ("all_reduce", "all_gather", "all_to_all", "broadcast")
+        expected = [(op, bytes, backend) for op in ("all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast")
                     for bytes in sizes for backend in backends]
         expected += [(op, 0, backend) for op in ("lowest", "barrier") for backend in backends]
         rows = value["rows"]
         check.expect([(row["op"], row["bytes"], row["backend"]) for row in rows] == expected,
                      f"rows on {ranks} ranks: {[list(row.values())[:3] for row in rows]}")
-        factor = {"all_reduce": 2 * (size - 1) / size, "all_gather": (size - 1) / size,
-                  "all_to_all": (size - 1) / size}
+        factor = {"all_reduce": 2 * (size - 1) / size, "reduce_scatter": (size - 1) / size,
+                  "all_gather": (size - 1) / size, "all_to_all": (size - 1) / size}
         for row in rows:
             check.expect(set(row) == COMM_KEYS and row["wrong"] == 0, f"keys and numbers: {row}")
             check.expect(0 < row["min_time_us"] <= row["time_us"] <= row["max_time_us"] and

@@ -1,10 +1,12 @@
-/* Properties of mesh_build for all worlds up to 64 ranks and every ep. */
+/* Properties of mesh_build: all worlds up to 64 ranks and every ep, and random meshes up to 4096 ranks. */
 #include "cmocka_main.h"
 
 #include "parallel/mesh.h"
+#include "tests/random.h"
+#include <stdlib.h>
 #include <string.h>
 
-enum { WORLD_MAX = 64 };
+enum { WORLD_MAX = 64, RANDOM_WORLD_MAX = 4096, RANDOM_MESHES = 2000 };
 
 static struct mesh built(int world, int ep, int n_experts, int rank)
 {
@@ -144,9 +146,128 @@ static void every_ep_that_does_not_divide_is_refused(void **state)
         }
 }
 
+/* Every rank's group at `offset` is that of its member 0, seen from its own place, and the sizes of the
+ * groups add up to the world: so each rank is in exactly one. */
+static void assert_partition_of(const struct mesh *meshes, int world, size_t offset)
+{
+    int n_members = 0;
+    for (int rank = 0; rank < world; rank++) {
+        const struct group *own =
+            (const struct group *)(const void *)((const char *)&meshes[rank] + offset);
+        assert_in_range(own->first, 0, rank);
+        const struct group *leader =
+            (const struct group *)(const void *)((const char *)&meshes[own->first] + offset);
+        assert_in_range(own->index, 0, own->size - 1);
+        assert_int_equal(world_rank(own, own->index), rank);
+        assert_in_range(world_rank(own, own->size - 1), 0, world - 1);
+        assert_int_equal(leader->index, 0);
+        assert_int_equal(leader->first, own->first);
+        assert_int_equal(leader->size, own->size);
+        assert_int_equal(leader->stride, own->stride);
+        n_members += own->index == 0 ? own->size : 0;
+    }
+    assert_int_equal(n_members, world);
+}
+
+static void assert_places(const struct mesh *mesh, const struct mesh_spec *spec)
+{
+    int tp = spec->tp_size, dp = spec->dp_size, pp = spec->pp_size, rank = mesh->rank;
+    int stage = dp * tp, p = rank / stage, etp = stage / spec->ep_size;
+    assert_int_equal(mesh->tp.size, tp);
+    assert_int_equal(mesh->dp.size, dp);
+    assert_int_equal(mesh->pp.size, pp);
+    assert_int_equal(mesh->stage.size, stage);
+    assert_int_equal(rank, (mesh->pp.index * dp + mesh->dp.index) * tp + mesh->tp.index);
+    assert_int_equal(mesh->stage.index, mesh->ep.index * etp + mesh->etp.index);
+    assert_int_equal(mesh->ends.size, pp > 1 && (p == 0 || p == pp - 1) ? 2 : 1);
+    assert_int_equal(mesh->tp.stride, 1); /* neighbours, so that they stay in a node */
+    const struct group *before = &mesh->link[mesh_link_before(mesh)];
+    const struct group *behind = &mesh->link[mesh_link_behind(mesh)];
+    assert_int_equal(before->size, p > 0 ? 2 : 1);
+    assert_int_equal(behind->size, p < pp - 1 ? 2 : 1);
+    if (p > 0) {
+        assert_int_equal(before->index, 1);
+        assert_int_equal(world_rank(before, 0), rank - stage);
+    }
+    if (p < pp - 1) {
+        assert_int_equal(behind->index, 0);
+        assert_int_equal(world_rank(behind, 1), rank + stage);
+    }
+}
+
+static int random_size(uint64_t *state, int limit)
+{
+    int shift = (int)(random_bits(state) % 7);
+    int size = 1 + (int)(random_bits(state) % (1 + (uint64_t)(limit >> shift)));
+    return size < limit ? size : limit;
+}
+
+static void random_meshes_partition_the_world(void **state)
+{
+    static const size_t offset[] = {offsetof(struct mesh, world),   offsetof(struct mesh, tp),
+                                    offsetof(struct mesh, dp),      offsetof(struct mesh, pp),
+                                    offsetof(struct mesh, stage),   offsetof(struct mesh, ep),
+                                    offsetof(struct mesh, etp),     offsetof(struct mesh, link[0]),
+                                    offsetof(struct mesh, link[1]), offsetof(struct mesh, ends)};
+    (void)state;
+    uint64_t random = 41;
+    struct mesh *meshes = calloc(RANDOM_WORLD_MAX, sizeof *meshes);
+    assert_non_null(meshes);
+    for (int i = 0; i < RANDOM_MESHES; i++) {
+        struct mesh_spec spec = {.tp_size = random_size(&random, 64)};
+        spec.dp_size = random_size(&random, RANDOM_WORLD_MAX / spec.tp_size);
+        int stage = spec.tp_size * spec.dp_size;
+        spec.pp_size = random_size(&random, RANDOM_WORLD_MAX / stage);
+        spec.world_size = stage * spec.pp_size;
+        do
+            spec.ep_size = random_size(&random, stage);
+        while (stage % spec.ep_size != 0);
+        for (int rank = 0; rank < spec.world_size; rank++) {
+            assert_int_equal(mesh_build(&meshes[rank], &spec, rank), STATUS_OK);
+            assert_places(&meshes[rank], &spec);
+        }
+        for (size_t g = 0; g < sizeof offset / sizeof offset[0]; g++)
+            assert_partition_of(meshes, spec.world_size, offset[g]);
+    }
+    free(meshes);
+}
+
+static void sizes_that_are_not_given_have_defaults(void **state)
+{
+    (void)state;
+    struct mesh mesh;
+    const struct mesh_spec spec = {
+        .world_size = 24, .dp_size = 2, .pp_size = 3, .n_experts = 8, .n_layers = 3};
+    assert_int_equal(mesh_build(&mesh, &spec, 0), STATUS_OK);
+    assert_int_equal(mesh.tp.size, 4);
+    assert_int_equal(mesh.ep.size, 8);
+}
+
+static void dp_and_pp_that_do_not_fit_are_refused(void **state)
+{
+    (void)state;
+    assert_refused((struct mesh_spec){.world_size = 6, .dp_size = 4},
+                   "the 6 ranks of the job cannot be shared by --dp 4 and --pp 1: start a multiple "
+                   "of 4 ranks");
+    assert_refused((struct mesh_spec){.world_size = 6, .tp_size = 2, .dp_size = 2},
+                   "--tp 2 x --dp 2 x --pp 1 make 4 ranks, the job has 6: start as many, or leave "
+                   "--tp out");
+    assert_refused((struct mesh_spec){.world_size = 2, .pp_size = 3},
+                   "--dp 1, --pp 3: each is 1 or more, and the job has 2 ranks");
+    assert_refused((struct mesh_spec){.world_size = 2, .dp_size = -1},
+                   "--dp -1, --pp 1: each is 1 or more, and the job has 2 ranks");
+    assert_refused((struct mesh_spec){.world_size = 4, .pp_size = 4, .n_layers = 3},
+                   "--pp 4: the model has 3 layers, and each stage needs one; use up to 3");
+    assert_refused((struct mesh_spec){.world_size = 4, .dp_size = 2, .ep_size = 3},
+                   "--ep 3 does not divide tp 2 x dp 2: use 1, 2 or 4");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_meshes_partition_the_world),
+        cmocka_unit_test(sizes_that_are_not_given_have_defaults),
+        cmocka_unit_test(dp_and_pp_that_do_not_fit_are_refused),
         cmocka_unit_test(groups_partition_the_world),
         cmocka_unit_test(ranks_are_placed_as_the_header_says),
         cmocka_unit_test(ep_and_etp_cross_in_one_rank),

@@ -153,6 +153,67 @@ static void all_gather_refuses_counts_that_do_not_fit(struct comm *comm)
     free(counts);
 }
 
+/* Every member's part of a sum of random numbers; a guard behind it stays. */
+static void check_reduce_scatter(struct comm *comm, const int64_t *counts, int64_t salt)
+{
+    int size = comm->group.size, own = comm->group.index;
+    int64_t total = 0, begin = 0;
+    for (int i = 0; i < size; i++) {
+        begin += i < own ? counts[i] : 0;
+        total += counts[i];
+    }
+    uint64_t *states = claim((size_t)size * sizeof *states);
+    float *parts = claim((size_t)size * sizeof *parts), *x = claim((size_t)total * sizeof *x);
+    float *y = claim((size_t)(counts[own] + 1) * sizeof *y);
+    float *expected = claim((size_t)(counts[own] + 1) * sizeof *expected);
+    for (int i = 0; i < size; i++)
+        states[i] = seed_of(world_rank(&comm->group, i), salt);
+    for (int64_t k = 0; k < total; k++) {
+        for (int i = 0; i < size; i++)
+            parts[i] = random_float(&states[i]);
+        x[k] = parts[own];
+        if (k >= begin && k < begin + counts[own])
+            expected[k - begin] = recursive_sum(parts, size);
+    }
+    struct tensor ty = tensor_1d(y, DTYPE_F32, counts[own]), tx = tensor_1d(x, DTYPE_F32, total);
+    CHECK(comm->ops->reduce_scatter(comm, &ty, &tx, counts, NULL) == STATUS_OK);
+    CHECK(memcmp(y, expected, (size_t)(counts[own] + 1) * sizeof *y) == 0);
+    free(states);
+    free(parts);
+    free(x);
+    free(y);
+    free(expected);
+}
+
+static void reduce_scatter_gives_each_its_part_of_the_tree(struct comm *comm)
+{
+    int size = comm->group.size;
+    int64_t *counts = claim((size_t)size * sizeof *counts);
+    for (int shape = 0; shape < 6; shape++) {
+        for (int i = 0; i < size; i++) {
+            const int64_t shapes[] = {0,     1,           i, i == size - 1 ? 1000 : 0,
+                                      40000, 70000 + i * 77};
+            counts[i] = shapes[shape];
+        }
+        check_reduce_scatter(comm, counts, shape);
+    }
+    free(counts);
+}
+
+static void reduce_scatter_refuses_what_it_cannot_sum(struct comm *comm)
+{
+    if (comm->group.size == 1)
+        return;
+    int64_t *counts = claim((size_t)comm->group.size * sizeof *counts);
+    float data[8] = {0};
+    counts[comm->group.index] = 3;
+    struct tensor x = tensor_1d(data, DTYPE_F32, 3), y = tensor_1d(data + 4, DTYPE_F32, 2);
+    CHECK(comm->ops->reduce_scatter(comm, &y, &x, counts, NULL) == STATUS_INVALID);
+    y = tensor_1d(data + 4, DTYPE_I32, 3);
+    CHECK(comm->ops->reduce_scatter(comm, &y, &x, counts, NULL) == STATUS_INVALID);
+    free(counts);
+}
+
 /* How much member `from` has for member `to`, by shape. */
 static int64_t exchanged(int shape, int from, int to, int size)
 {
@@ -264,6 +325,8 @@ static void check_comm(struct comm *comm, const char *backend)
     CHECK(strcmp(comm->ops->name, comm->group.size == 1 ? "self" : backend) == 0);
     all_reduce_gives_the_bits_of_the_serial_tree(comm);
     all_reduce_refuses_what_it_cannot_sum(comm);
+    reduce_scatter_gives_each_its_part_of_the_tree(comm);
+    reduce_scatter_refuses_what_it_cannot_sum(comm);
     all_gather_takes_uneven_and_empty_counts(comm);
     all_gather_refuses_counts_that_do_not_fit(comm);
     all_to_all_hands_each_member_its_part(comm);
@@ -420,7 +483,7 @@ static void check_random_operation(struct comm *comm, int round, uint64_t *share
     for (int i = 0; i < size; i++)
         counts[i] = random_count(shared, 3000);
     delay(delays);
-    switch (next_random(shared) % 4) {
+    switch (next_random(shared) % 5) {
     case 0:
         check_all_gather(comm, counts, round % 2);
         break;
@@ -428,6 +491,9 @@ static void check_random_operation(struct comm *comm, int round, uint64_t *share
         check_all_to_all(comm, round % 50 == 0 ? 4 : member % 4);
         break;
     case 2:
+        check_reduce_scatter(comm, counts, round);
+        break;
+    case 3:
         bytes_come_though_the_root_runs_ahead(comm, member % size, round, delays);
         break;
     default:

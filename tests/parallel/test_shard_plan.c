@@ -167,10 +167,44 @@ static void large_counts_do_not_overflow(void **state)
     assert_int_equal(end, n);
 }
 
+/* A layer is held once by each replica, whole experts by one rank of its stage. */
+static void layers_are_held_once_by_every_replica(void **state)
+{
+    (void)state;
+    const struct model_extent extent = {.n_heads = 5, .vocab_size = 7, .n_experts = 6, .n_layers = 7};
+    for (int pp = 1; pp <= 7; pp++)
+        for (int dp = 1; dp <= 3; dp++) {
+            unsigned char held[8] = {0}, experts[7][8] = {{0}};
+            int n_embeddings = 0, n_heads = 0;
+            for (int rank = 0; rank < pp * dp * 2; rank++) {
+                struct mesh mesh;
+                struct shard_plan plan;
+                struct mesh_spec spec = {
+                    .world_size = pp * dp * 2, .dp_size = dp, .pp_size = pp, .ep_size = dp * 2};
+                assert_int_equal(mesh_build(&mesh, &spec, rank), STATUS_OK);
+                shard_plan_build(&plan, &extent, &mesh);
+                assert_true(span_size(plan.layers) >= 7 / pp);
+                for (int64_t l = plan.layers.begin; l < plan.layers.end; l++)
+                    hold(experts[l], plan.experts, 6);
+                if (mesh.tp.index != 0 || mesh.dp.index != 0)
+                    continue;
+                hold(held, plan.layers, 7);
+                n_embeddings += plan.has_embedding;
+                n_heads += plan.has_head;
+            }
+            assert_all_once(held, 7);
+            for (int l = 0; l < 7; l++)
+                assert_all_once(experts[l], 6);
+            assert_int_equal(n_embeddings, 1);
+            assert_int_equal(n_heads, 1);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(heads_vocabulary_and_columns_are_held_exactly_once),
+        cmocka_unit_test(layers_are_held_once_by_every_replica),
         cmocka_unit_test(expert_columns_are_held_exactly_once),
         cmocka_unit_test(spans_are_whole_reduction_units),
         cmocka_unit_test(parts_differ_by_at_most_one_item),
