@@ -45,12 +45,12 @@ static void put_spread(json_t *root, const char *key, const struct bench_spread 
 static enum status report_as_json(const struct latency_result *r)
 {
     struct figures f = figures_of(r);
-    json_t *root = json_pack("{s:o, s:i, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:I, s:i}", "model",
-                             report_text(r->model, strlen(r->model)), "ranks", r->mesh.world.size,
-                             "nodes", r->n_nodes, "tp", r->mesh.tp.size, "ep", r->mesh.ep.size,
-                             "threads", r->n_threads, "isa", r->isa, "batch", (json_int_t)r->batch,
-                             "input_len", (json_int_t)r->input_len, "output_len",
-                             (json_int_t)r->output_len, "repeat", r->repeat);
+    json_t *root = json_pack(
+        "{s:o, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:I, s:I, s:I, s:i}", "model",
+        report_text(r->model, strlen(r->model)), "ranks", r->mesh.world.size, "nodes", r->n_nodes,
+        "tp", r->mesh.tp.size, "ep", r->mesh.ep.size, "dp", r->mesh.dp.size, "pp", r->mesh.pp.size,
+        "threads", r->n_threads, "isa", r->isa, "batch", (json_int_t)r->batch, "input_len",
+        (json_int_t)r->input_len, "output_len", (json_int_t)r->output_len, "repeat", r->repeat);
     json_object_set_new(root, "weight_dtype", json_string(r->weight_dtype));
     json_object_set_new(root, "activation_dtype", json_string(r->activation_dtype));
     json_object_set_new(root, "kv_cache_dtype", json_string(r->kv_cache_dtype));
@@ -107,9 +107,10 @@ static void print_table(FILE *out, const void *context)
     const struct latency_result *r = context;
     struct figures f = figures_of(r);
     char bytes[64];
-    fprintf(out, "%s: %d rank%s (tp %d, ep %d), %d thread%s each, %s\n", r->model,
+    fprintf(out, "%s: %d rank%s (tp %d, ep %d, dp %d, pp %d), %d thread%s each, %s\n", r->model,
             r->mesh.world.size, r->mesh.world.size == 1 ? "" : "s", r->mesh.tp.size,
-            r->mesh.ep.size, r->n_threads, r->n_threads == 1 ? "" : "s", r->isa);
+            r->mesh.ep.size, r->mesh.dp.size, r->mesh.pp.size, r->n_threads,
+            r->n_threads == 1 ? "" : "s", r->isa);
     fprintf(out, "batch %lld, %lld tokens in, %lld out, %d measured, random ids\n",
             (long long)r->batch, (long long)r->input_len, (long long)r->output_len, r->repeat);
     fprintf(out, "weights %s, inputs of bf16 weights %s, cache %s\n",

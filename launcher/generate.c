@@ -259,14 +259,14 @@ static enum status print_json(struct generate *generate)
     struct mesh mesh;
     const char *model = generate->options->model;
     TRY(job_mesh(&mesh, generate->job, engine_config(generate->engine)));
-    json_t *root =
-        json_pack("{s:o, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o, s:o}, s:o, s:o}", "model",
-                  report_text(model, strlen(model)), "ranks", mesh.world.size, "tp", mesh.tp.size,
-                  "ep", mesh.ep.size, "completions", generate->completions, "timing", "load_s",
-                  report_real((double)generate->load_ns * 1e-9), "ttft_ms",
-                  report_real(ttft_ms(generate)), "tpot_ms", report_real(tpot_ms(generate)),
-                  "total_s", report_real((double)generate->all_ns * 1e-9), "cache",
-                  cache_json(generate), "counters", counters_json());
+    json_t *root = json_pack(
+        "{s:o, s:i, s:i, s:i, s:i, s:i, s:O, s:{s:o, s:o, s:o, s:o}, s:o, s:o}", "model",
+        report_text(model, strlen(model)), "ranks", mesh.world.size, "tp", mesh.tp.size, "ep",
+        mesh.ep.size, "dp", mesh.dp.size, "pp", mesh.pp.size, "completions", generate->completions,
+        "timing", "load_s", report_real((double)generate->load_ns * 1e-9), "ttft_ms",
+        report_real(ttft_ms(generate)), "tpot_ms", report_real(tpot_ms(generate)), "total_s",
+        report_real((double)generate->all_ns * 1e-9), "cache", cache_json(generate), "counters",
+        counters_json());
     return report_json(root);
 }
 

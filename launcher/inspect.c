@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+enum { RANKS_MAX = 1 << 16 };
+
 struct rank_share {
     struct shard_plan plan;
     int64_t weight_bytes;
@@ -88,12 +90,18 @@ static enum status share_ranks(struct inspection *inspection, const struct optio
     struct model_extent extent = weights_extent(&inspection->config);
     const struct safetensors *checkpoint =
         inspection->reason[0] == '\0' ? inspection->checkpoint : NULL;
-    struct mesh_spec spec = {.world_size = (int)(options->tp != 0   ? options->tp
-                                                 : options->ep != 0 ? options->ep
-                                                                    : 1),
-                             .tp_size = (int)options->tp,
-                             .ep_size = (int)options->ep,
-                             .n_experts = inspection->config.router.n_experts};
+    int dp = (int)options->dp, pp = (int)options->pp, ep = (int)options->ep;
+    int tp = options->tp != 0 ? (int)options->tp : ep > dp ? ep / dp : 1;
+    struct mesh_spec spec = {.world_size = tp * dp * pp,
+                             .tp_size = tp,
+                             .ep_size = ep,
+                             .dp_size = dp,
+                             .pp_size = pp,
+                             .n_experts = inspection->config.router.n_experts,
+                             .n_layers = inspection->config.n_layers};
+    if ((int64_t)tp * dp * pp > RANKS_MAX)
+        FAIL(STATUS_USAGE, "--tp %d x --dp %d x --pp %d: a hypothetical world has up to %d ranks",
+             tp, dp, pp, RANKS_MAX);
     inspection->has_i8_weights = options->weight_dtype == WEIGHT_INT8;
     TRY(mesh_build(&inspection->mesh, &spec, 0));
     inspection->rank = calloc((size_t)spec.world_size, sizeof *inspection->rank);
@@ -133,8 +141,9 @@ static json_t *ranks_json(const struct inspection *inspection)
         const struct rank_share *share = &inspection->rank[i];
         const struct shard_plan *plan = &share->plan;
         json_array_append_new(
-            ranks, json_pack("{s:i, s:I, s:[I,I], s:[I,I], s:[I,I]}", "rank", i, "weight_bytes",
-                             (json_int_t)share->weight_bytes, "heads",
+            ranks, json_pack("{s:i, s:I, s:[I,I], s:[I,I], s:[I,I], s:[I,I]}", "rank", i,
+                             "weight_bytes", (json_int_t)share->weight_bytes, "layers",
+                             (json_int_t)plan->layers.begin, (json_int_t)plan->layers.end, "heads",
                              (json_int_t)plan->heads.begin, (json_int_t)plan->heads.end, "experts",
                              (json_int_t)plan->experts.begin, (json_int_t)plan->experts.end,
                              "vocab", (json_int_t)plan->vocab.begin, (json_int_t)plan->vocab.end));
@@ -182,6 +191,8 @@ static enum status print_json(const struct inspection *inspection)
     json_object_set_new(root, "cache", cache_json(inspection));
     json_object_set_new(root, "tp", json_integer(inspection->mesh.tp.size));
     json_object_set_new(root, "ep", json_integer(inspection->mesh.ep.size));
+    json_object_set_new(root, "dp", json_integer(inspection->mesh.dp.size));
+    json_object_set_new(root, "pp", json_integer(inspection->mesh.pp.size));
     json_object_set_new(root, "ranks", ranks_json(inspection));
     json_object_set_new(root, "supported", json_boolean(inspection->reason[0] == '\0'));
     json_object_set_new(root, "reason",
@@ -229,17 +240,17 @@ static void print_table(FILE *out, const void *context)
                 report_size(a, sizeof a, inspection->weight_bytes),
                 inspection->checkpoint != NULL ? "as stored" : "from the config, no files");
     print_cache(out, inspection);
-    fprintf(out, "\n%6s %12s %13s %13s %17s\n", "rank",
-            inspection->has_i8_weights ? "int8 weights" : "weights", "heads", "experts",
+    fprintf(out, "\n%6s %12s %9s %13s %13s %17s\n", "rank",
+            inspection->has_i8_weights ? "int8 weights" : "weights", "layers", "heads", "experts",
             "vocabulary");
     for (int i = 0; i < inspection->mesh.world.size; i++) {
         const struct shard_plan *plan = &inspection->rank[i].plan;
         fprintf(out,
-                "%6d %12s %6" PRId64 "-%-6" PRId64 " %6" PRId64 "-%-6" PRId64 " %8" PRId64
-                "-%-8" PRId64 "\n",
-                i, report_size(a, sizeof a, inspection->rank[i].weight_bytes), plan->heads.begin,
-                plan->heads.end, plan->experts.begin, plan->experts.end, plan->vocab.begin,
-                plan->vocab.end);
+                "%6d %12s %4" PRId64 "-%-4" PRId64 " %6" PRId64 "-%-6" PRId64 " %6" PRId64
+                "-%-6" PRId64 " %8" PRId64 "-%-8" PRId64 "\n",
+                i, report_size(a, sizeof a, inspection->rank[i].weight_bytes), plan->layers.begin,
+                plan->layers.end, plan->heads.begin, plan->heads.end, plan->experts.begin,
+                plan->experts.end, plan->vocab.begin, plan->vocab.end);
     }
 }
 

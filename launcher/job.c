@@ -52,6 +52,10 @@ static struct engine_options engine_options_of(const struct options *options,
                                                               : BACKEND_AUTO;
     engine.tp = (int)options->tp;
     engine.ep = (int)options->ep;
+    engine.dp = (int)options->dp;
+    engine.pp = (int)options->pp;
+    engine.all2all =
+        options->all2all_backend == ALL2ALL_OPTION_ALLTOALL ? ALL2ALL_ALLTOALL : ALL2ALL_ALLGATHER;
     engine.kv_cache_dtype = options->kv_cache_dtype == CACHE_F32          ? DTYPE_F32
                             : options->kv_cache_dtype == CACHE_FP8_DS_MLA ? DTYPE_U8
                                                                           : DTYPE_BF16;
@@ -114,6 +118,9 @@ enum status job_mesh(struct mesh *mesh, const struct job *job, const struct mode
     struct mesh_spec spec = {.world_size = job->process.size,
                              .tp_size = (int)job->options->tp,
                              .ep_size = (int)job->options->ep,
-                             .n_experts = config->router.n_experts};
+                             .dp_size = (int)job->options->dp,
+                             .pp_size = (int)job->options->pp,
+                             .n_experts = config->router.n_experts,
+                             .n_layers = config->n_layers};
     return mesh_build(mesh, &spec, job->process.rank);
 }

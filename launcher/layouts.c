@@ -1,11 +1,16 @@
 #include "launcher/layouts.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { RANKS_MAX = 1 << 20 };
+
 /* Values are those of the option, which the job itself checks. */
 static const char *const keys[LAYOUT_OPTIONS_MAX][2] = {
-    {"tp", "--tp"}, {"ep", "--ep"}, {"kv", "--kv-placement"}, {"comm", "--comm"}};
+    {"tp", "--tp"},    {"dp", "--dp"},           {"pp", "--pp"},
+    {"ep", "--ep"},    {"kv", "--kv-placement"}, {"a2a", "--all2all-backend"},
+    {"comm", "--comm"}};
 
 static enum status take_key(struct layout *layout, const char *part, size_t length)
 {
@@ -17,12 +22,9 @@ static enum status take_key(struct layout *layout, const char *part, size_t leng
             option = keys[i][1];
     if (equal == NULL || option == NULL || name_length + 1 == length)
         FAIL(STATUS_USAGE,
-             "--layouts: found '%.*s' in '%s', expected tp=N, ep=N, kv=replicated|sharded or "
-             "comm=auto|mpi|shm%s",
-             (int)length, part, layout->text,
-             name_length == 2 && (memcmp(part, "dp", 2) == 0 || memcmp(part, "pp", 2) == 0)
-                 ? " (dp and pp are not in this version)"
-                 : "");
+             "--layouts: found '%.*s' in '%s', expected tp=N, dp=N, pp=N, ep=N, "
+             "kv=replicated|sharded, a2a=allgather_reducescatter|alltoall or comm=auto|mpi|shm",
+             (int)length, part, layout->text);
     for (int i = 0; i < layout->n_options; i++)
         if (layout->name[i] == option)
             FAIL(STATUS_USAGE, "--layouts: '%.*s' twice in '%s'", (int)name_length, part,
@@ -32,28 +34,35 @@ static enum status take_key(struct layout *layout, const char *part, size_t leng
     return STATUS_OK;
 }
 
-/* The ranks to start, which only the number of tp tells. */
+/* The ranks to start: tp x dp x pp. */
 static enum status take_ranks(struct layout *layout)
 {
-    for (int i = 0; i < layout->n_options; i++) {
-        char *end;
-        if (strcmp(layout->name[i], "--tp") != 0)
-            continue;
-        long ranks = strtol(layout->value[i], &end, 10);
-        if (*end != '\0' || ranks < 1 || ranks > 1 << 20)
-            FAIL(STATUS_USAGE, "--layouts: found 'tp=%s' in '%s', expected a number of ranks",
-                 layout->value[i], layout->text);
-        layout->ranks = (int)ranks;
-        return STATUS_OK;
-    }
-    FAIL(STATUS_USAGE, "--layouts: '%s' has no tp=N, the number of ranks", layout->text);
+    const char *const sizes[] = {"--tp", "--dp", "--pp"};
+    int64_t ranks = 1;
+    int has_tp = 0;
+    for (int i = 0; i < layout->n_options; i++)
+        for (int k = 0; k < 3; k++) {
+            char *end;
+            if (strcmp(layout->name[i], sizes[k]) != 0)
+                continue;
+            long size = strtol(layout->value[i], &end, 10);
+            if (*end != '\0' || size < 1 || size > RANKS_MAX || ranks * size > RANKS_MAX)
+                FAIL(STATUS_USAGE, "--layouts: found '%s=%s' in '%s', expected a number of ranks",
+                     sizes[k] + 2, layout->value[i], layout->text);
+            ranks *= size;
+            has_tp |= k == 0;
+        }
+    if (!has_tp)
+        FAIL(STATUS_USAGE, "--layouts: '%s' has no tp=N; the ranks are tp x dp x pp", layout->text);
+    layout->ranks = (int)ranks;
+    return STATUS_OK;
 }
 
 static enum status take_layout(struct layout *layout, const char *text, size_t length)
 {
     if (length == 0 || length >= LAYOUT_TEXT_MAX)
         FAIL(STATUS_USAGE, "--layouts: a layout of %zu characters, expected 1 to %d, as in %s",
-             length, LAYOUT_TEXT_MAX - 1, "'tp=2,kv=sharded;tp=4'");
+             length, LAYOUT_TEXT_MAX - 1, "'tp=2,dp=2;tp=4,kv=sharded'");
     memcpy(layout->text, text, length);
     for (const char *at = layout->text, *next; at != NULL; at = next) {
         next = strchr(at, ',');

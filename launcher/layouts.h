@@ -4,11 +4,11 @@
 
 #include "kernels/core/status.h"
 
-enum { LAYOUT_TEXT_MAX = 128, LAYOUT_OPTIONS_MAX = 4 };
+enum { LAYOUT_TEXT_MAX = 128, LAYOUT_OPTIONS_MAX = 7 };
 
 struct layout {
     char text[LAYOUT_TEXT_MAX]; /* as the user wrote it: "tp=2,ep=2,kv=sharded" */
-    int ranks;                  /* tp */
+    int ranks;                  /* tp x dp x pp */
     int n_options;
     /* "--tp", "2", ...: what generate takes, in the order of the text. */
     const char *name[LAYOUT_OPTIONS_MAX];

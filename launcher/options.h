@@ -44,6 +44,7 @@ enum option_mla { MLA_OPTION_AUTO, MLA_OPTION_ABSORB, MLA_OPTION_EXPAND };
 enum option_load { LOAD_AUTO, LOAD_DUMMY };
 enum option_numa { NUMA_AUTO, NUMA_OFF };
 enum option_backend { BACKEND_OPTION_AUTO, BACKEND_OPTION_CPU, BACKEND_OPTION_CUDA };
+enum option_all2all { ALL2ALL_OPTION_ALLGATHER, ALL2ALL_OPTION_ALLTOALL };
 enum option_comm { COMM_OPTION_AUTO, COMM_OPTION_MPI, COMM_OPTION_SHM };
 enum option_model_dtype { MODEL_BF16, MODEL_F32, MODEL_F16 };
 enum option_kernel_dtype {
@@ -93,6 +94,8 @@ struct options {
 
     char *model, *model_config;
     int64_t tp, ep; /* 0: not given */
+    int64_t dp, pp;
+    int all2all_backend;
     int weight_dtype, activation_dtype, kv_cache_dtype, kv_placement, mla_mode, load_format;
     int deterministic;
     int numa_bind, backend, comm;

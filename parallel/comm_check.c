@@ -9,8 +9,8 @@ enum status comm_check_all_reduce(const struct tensor *x)
 }
 
 /* The parts of all members, one after another; returns how many elements they have. */
-static int64_t lay_out_parts(struct gather_shape *shape, const struct group *group, enum dtype dtype,
-                             const int64_t *counts)
+static int64_t lay_out_parts(struct gather_shape *shape, const struct group *group,
+                             enum dtype dtype, const int64_t *counts)
 {
     int64_t width = (int64_t)dtype_bytes(dtype), total = 0;
     *shape = (struct gather_shape){.width = width, .own_bytes = counts[group->index] * width};
@@ -49,7 +49,8 @@ enum status comm_check_reduce_scatter(struct gather_shape *shape, const struct g
              dtype_name(x->dtype), dtype_name(y->dtype));
     int64_t total = lay_out_parts(shape, group, DTYPE_F32, counts);
     if (tensor_count(x) != total || tensor_count(y) != counts[group->index])
-        FAIL(STATUS_INVALID, "reduce_scatter of %lld elements into %lld: the counts say %lld of %lld",
+        FAIL(STATUS_INVALID,
+             "reduce_scatter of %lld elements into %lld: the counts say %lld of %lld",
              (long long)tensor_count(x), (long long)tensor_count(y), (long long)total,
              (long long)counts[group->index]);
     return STATUS_OK;

@@ -52,8 +52,7 @@ static enum status library_reduce_scatter(struct comm *comm, struct tensor *y,
     TRY(comm_check_reduce_scatter(&shape, &comm->group, y, x, counts));
     TRY(fits_int(tensor_count(x)));
     lay_out(state->bytes, state->offset, counts, comm->group.size, 1);
-    MPI_TRY(
-        MPI_Reduce_scatter(x->data, y->data, state->bytes, MPI_FLOAT, MPI_SUM, state->comm));
+    MPI_TRY(MPI_Reduce_scatter(x->data, y->data, state->bytes, MPI_FLOAT, MPI_SUM, state->comm));
     return STATUS_OK;
 }
 

@@ -62,6 +62,11 @@ void ledger_step_end(void)
     ledger.step++;
 }
 
+void ledger_step_pause(void)
+{
+    ledger.is_in_step = 0;
+}
+
 void ledger_layer(int layer)
 {
     ledger.layer = layer;

@@ -27,6 +27,7 @@ void ledger_close(void);
  * sent, on the others when they have it. */
 void ledger_step_begin(void);
 void ledger_step_end(void);
+void ledger_step_pause(void); /* outside again, though the step is not over */
 void ledger_layer(int layer); /* -1: none */
 
 /* Puts the ledger between `comm` and its backend, where there is a watch.

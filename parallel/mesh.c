@@ -88,8 +88,9 @@ enum status mesh_build(struct mesh *mesh, const struct mesh_spec *spec, int rank
     TRY(check_world(&tp, spec, dp, pp));
     TRY(check_ep(&ep, spec, tp, dp));
     if (spec->n_layers > 0 && pp > spec->n_layers)
-        FAIL(STATUS_USAGE, "--pp %d: the model has %d layers, and each stage needs one; use up to %d",
-             pp, spec->n_layers, spec->n_layers);
+        FAIL(STATUS_USAGE,
+             "--pp %d: the model has %d layers, and each stage needs one; use up to %d", pp,
+             spec->n_layers, spec->n_layers);
 
     int stage = dp * tp, etp = stage / ep, place = rank % stage;
     *mesh = (struct mesh){

@@ -1,6 +1,7 @@
 /* engine.c - opens a model on all ranks in phases that end agreed, and runs steps through it. */
 #include "runtime/engine.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +12,20 @@
 #include "parallel/ledger.h"
 #include "runtime/decode_bytes.h"
 #include "runtime/memory_plan.h"
+#include "runtime/rank_comms.h"
+#include "runtime/replica_plan.h"
 #include "runtime/safetensors.h"
 #include "runtime/step_graph.h"
 #include "runtime/step_plan.h"
 #include "runtime/weight_loader.h"
 
 enum { SHORTEST_CONTEXT = 256 }; /* a default context below is refused instead */
+
+/* A step that rank 0 has begun: what its logits are of. */
+struct flight {
+    struct step_entry *entry; /* [max_num_seqs] */
+    struct step_plan plan;    /* without ids */
+};
 
 struct engine {
     struct process process;
@@ -27,8 +36,9 @@ struct engine {
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
-    struct comm world, tp;          /* of host tensors */
-    struct comm staged_tp;          /* of device tensors; where the device is not the host */
+    struct comm world;  /* of host tensors */
+    struct comm orders; /* of all ranks too, for steps; ops NULL: world serves */
+    struct rank_comms comms;
     struct safetensors *checkpoint; /* while loading */
     struct backend backend;
     struct arena weight_arena, cache_arena, work_arena, host_arena;
@@ -38,8 +48,13 @@ struct engine {
     struct workspace work;
     struct step_graphs graphs;
     struct step_message message;
+    struct replica_plan replica;
+    struct flight *flight; /* [depth], a ring; rank 0 only */
+    int first_flight, n_flights;
+    int64_t *length; /* [max_num_seqs] rows of each sequence, of all replicas */
     struct tensor cos_sin;
-    int64_t *vocab_counts, *gather_counts, *sent_counts;
+    int64_t *vocab_counts;                                  /* [tp] */
+    int64_t *gather_counts, *sent_counts, *received_counts; /* [stage] */
 };
 
 struct engine_options engine_defaults(void)
@@ -55,6 +70,11 @@ static void engine_free(struct engine *e)
 {
     if (e->trace != NULL)
         fclose(e->trace);
+    for (int i = 0; e->flight != NULL && i < e->mesh.pp.size; i++)
+        free(e->flight[i].entry);
+    free(e->flight);
+    free(e->length);
+    replica_plan_close(&e->replica);
     step_message_close(&e->message);
     batch_close(&e->batch);
     latent_cache_close(&e->cache);
@@ -66,8 +86,8 @@ static void engine_free(struct engine *e)
     arena_close(&e->cache_arena);
     arena_close(&e->weight_arena);
     safetensors_close(e->checkpoint);
-    comm_close(&e->staged_tp);
-    comm_close(&e->tp);
+    rank_comms_close(&e->comms);
+    comm_close(&e->orders);
     comm_close(&e->world);
     if (e->has_threads)
         cpu_device_ops.close_threads();
@@ -75,6 +95,7 @@ static void engine_free(struct engine *e)
     free(e->vocab_counts);
     free(e->gather_counts);
     free(e->sent_counts);
+    free(e->received_counts);
     free(e);
 }
 
@@ -131,19 +152,21 @@ static int parts_pairs(const struct model_config *c)
 /* Sums go along a tree of 8 units (kernels/core/matrix.h), of which each rank has a whole subtree. */
 static enum status check_layout_bits(const struct engine *e)
 {
-    int tp = e->mesh.tp.size, ep = e->mesh.ep.size;
+    int stage = e->mesh.stage.size, ep = e->mesh.ep.size, has_dp = e->mesh.dp.size > 1;
+    char ranks[64];
     if (e->options.deterministic != DETERMINISTIC_LAYOUT)
         return STATUS_OK;
-    if (tp > UNITS || (tp & (tp - 1)) != 0)
+    snprintf(ranks, sizeof ranks, has_dp ? "tp x dp = %d" : "tp %d", stage);
+    if (stage > UNITS || (stage & (stage - 1)) != 0)
         FAIL(STATUS_UNSUPPORTED,
-             "--deterministic layout with tp %d: sums have %d units, which 1, 2, 4 or 8 ranks can "
+             "--deterministic layout with %s: sums have %d units, which 1, 2, 4 or 8 ranks can "
              "share; start as many, or use --deterministic batch",
-             tp, UNITS);
-    if (e->config.router.n_experts > 0 && ep != tp)
+             ranks, UNITS);
+    if (e->config.router.n_experts > 0 && ep != stage)
         FAIL(STATUS_UNSUPPORTED,
-             "--deterministic layout with tp %d and ep %d: a rank must have whole experts; use "
+             "--deterministic layout with %s and ep %d: a rank must have whole experts; use "
              "--ep %d (the model has %d experts), or --deterministic batch",
-             tp, ep, tp, e->config.router.n_experts);
+             ranks, ep, stage, e->config.router.n_experts);
     if (e->options.rounds_inputs && parts_pairs(&e->config))
         FAIL(STATUS_UNSUPPORTED,
              "--deterministic layout with --activation-dtype bf16: the sums of this model are cut "
@@ -163,6 +186,9 @@ static enum status open_backend(struct engine *e)
     if (e->process.size > 1 && o->kv_placement == KV_SHARDED)
         FAIL(STATUS_UNSUPPORTED, "--backend cuda with --kv-placement sharded: not in this version; "
                                  "use replicated, or --backend cpu");
+    if (o->all2all == ALL2ALL_ALLTOALL)
+        FAIL(STATUS_UNSUPPORTED, "--backend cuda with --all2all-backend alltoall: not in this "
+                                 "version; use allgather_reducescatter, or --backend cpu");
     if (o->has_i8_weights)
         FAIL(STATUS_UNSUPPORTED,
              "--backend cuda with --weight-dtype int8: not in this version; use "
@@ -189,35 +215,47 @@ static enum status open_layout(struct engine *e)
     const struct mesh_spec spec = {.world_size = e->process.size,
                                    .tp_size = e->options.tp,
                                    .ep_size = e->options.ep,
-                                   .n_experts = e->config.router.n_experts};
+                                   .dp_size = e->options.dp,
+                                   .pp_size = e->options.pp,
+                                   .n_experts = e->config.router.n_experts,
+                                   .n_layers = e->config.n_layers};
     const struct model_extent extent = weights_extent(&e->config);
     TRY(mesh_build(&e->mesh, &spec, e->process.rank));
     TRY(check_layout_bits(e));
     shard_plan_build(&e->plan, &extent, &e->mesh);
     e->vocab_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->vocab_counts);
-    e->gather_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->gather_counts);
-    e->sent_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->sent_counts);
-    if (e->vocab_counts == NULL || e->gather_counts == NULL || e->sent_counts == NULL)
-        FAIL(STATUS_NO_MEMORY, "no memory for the counts of %d ranks", e->mesh.tp.size);
+    e->gather_counts = calloc((size_t)e->mesh.stage.size, sizeof *e->gather_counts);
+    e->sent_counts = calloc((size_t)e->mesh.stage.size, sizeof *e->sent_counts);
+    e->received_counts = calloc((size_t)e->mesh.stage.size, sizeof *e->received_counts);
+    if (e->vocab_counts == NULL || e->gather_counts == NULL || e->sent_counts == NULL ||
+        e->received_counts == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for the counts of %d ranks", e->mesh.stage.size);
     for (int m = 0; m < e->mesh.tp.size; m++)
         e->vocab_counts[m] = span_size(span_part(extent.vocab_size, e->mesh.tp.size, m));
     return STATUS_OK;
 }
 
-static int is_staged(const struct engine *e)
+/* With three stages rank 0 is two steps ahead of the last one, which comm_shm does not let it be. */
+static enum status open_orders(struct engine *e)
 {
-    return !e->backend.device->is_host && e->mesh.tp.size > 1;
+    if (e->mesh.pp.size < 3)
+        return STATUS_OK;
+    TRY(comm_mpi_open(&e->orders, &e->mesh.world));
+    return ledger_wrap(&e->orders);
 }
 
-static enum status open_device_comm(struct engine *e)
+static struct comm *orders_of(struct engine *e)
 {
-    if (!is_staged(e))
-        return STATUS_OK;
-    if (e->process.rank == 0)
+    return e->orders.ops != NULL ? &e->orders : &e->world;
+}
+
+static enum status open_device_comms(struct engine *e)
+{
+    if (e->process.rank == 0 && !e->backend.device->is_host && e->process.size > 1)
         log_print(LOG_WARN,
                   "%d ranks sum through host memory, which is slow: NCCL is not in this version",
-                  e->mesh.tp.size);
-    return comm_staged_open(&e->staged_tp, &e->tp, e->backend.device, e->backend.host);
+                  e->process.size);
+    return rank_comms_open_device(&e->comms, &e->backend);
 }
 
 static enum status open_checkpoint(struct engine *e)
@@ -269,16 +307,23 @@ static enum status open_weights(struct engine *e)
     return upload_weights(e);
 }
 
+/* Sequences of this rank's replica. */
+static int own_sequences(const struct engine *e)
+{
+    return replica_sequences(e->options.max_num_seqs, e->mesh.dp.size);
+}
+
 /* As the options say, or as they would be with another placement. */
 static struct latent_cache_shape cache_shape(const struct engine *e, enum kv_placement placement)
 {
     const struct engine_options *o = &e->options;
     int is_sharded = placement == KV_SHARDED;
     struct latent_cache_shape shape = {.dtype = o->kv_cache_dtype,
-                                       .n_sequences = o->max_num_seqs,
+                                       .n_sequences = own_sequences(e),
                                        .max_length = o->max_model_len,
                                        .n_pages =
-                                           latent_cache_pages(o->max_num_seqs, o->max_model_len),
+                                           latent_cache_pages(own_sequences(e), o->max_model_len),
+                                       .layers = e->plan.layers,
                                        .n_members = is_sharded ? e->mesh.tp.size : 1,
                                        .member = is_sharded ? e->mesh.tp.index : 0};
     if (o->cache_pages > 0 && o->cache_pages < shape.n_pages)
@@ -297,8 +342,13 @@ static enum status lay_out_cache(struct engine *e, struct arena *arena)
 /* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
 static int splits_moe(const struct engine *e)
 {
-    return e->options.deterministic == DETERMINISTIC_LAYOUT && e->mesh.tp.size > 1 &&
+    return e->options.deterministic == DETERMINISTIC_LAYOUT && e->mesh.stage.size > 1 &&
            e->config.n_shared_experts > 0;
+}
+
+static int dispatches(const struct engine *e)
+{
+    return e->options.all2all == ALL2ALL_ALLTOALL && e->mesh.dp.size > 1;
 }
 
 static enum status lay_out_work(struct engine *e, struct arena *arena)
@@ -306,11 +356,15 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
     const struct workspace_shape shape = {.max_tokens = e->options.max_num_batched_tokens,
                                           .expands = e->options.mla_mode != MLA_ABSORB,
                                           .splits_moe = splits_moe(e),
+                                          .dispatches = dispatches(e),
+                                          .n_replicas = e->mesh.dp.size,
+                                          .tp = e->mesh.tp.size,
+                                          .ep = e->mesh.ep.size,
                                           .cache_members =
                                               cache_shape(e, e->options.kv_placement).n_members};
     int64_t table_pages =
         e->backend.device->is_host ? 0 : latent_cache_pages(1, e->options.max_model_len);
-    TRY(batch_open(&e->batch, arena, shape.max_tokens, e->options.max_num_seqs, table_pages));
+    TRY(batch_open(&e->batch, arena, shape.max_tokens, own_sequences(e), table_pages));
     return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->backend.ops,
                           &shape);
 }
@@ -359,7 +413,7 @@ static enum status fit_context(struct engine *e, struct memory_plan *plan)
     if (!e->options.lowers_max_model_len || wanted <= room)
         return STATUS_OK;
     int64_t pages =
-        (int64_t)((double)room * 0.9 / (double)wanted * (double)n_pages) / e->options.max_num_seqs;
+        (int64_t)((double)room * 0.9 / (double)wanted * (double)n_pages) / own_sequences(e);
     if (pages * PAGE_ROWS < SHORTEST_CONTEXT)
         return STATUS_OK; /* memory_plan_check says why not */
     e->options.max_model_len = (int)(pages * PAGE_ROWS);
@@ -431,14 +485,31 @@ static enum status fill_cos_sin(struct engine *e)
     return status;
 }
 
+/* What steps are made of, and those on their way. */
+static enum status open_steps(struct engine *e)
+{
+    int max_seqs = e->options.max_num_seqs, max_tokens = e->options.max_num_batched_tokens;
+    TRY(step_message_open(&e->message, max_seqs, max_tokens));
+    TRY(replica_plan_open(&e->replica, e->mesh.dp.size, max_seqs, max_tokens));
+    e->length = calloc((size_t)max_seqs, sizeof *e->length);
+    e->flight = calloc((size_t)e->mesh.pp.size, sizeof *e->flight);
+    int has_all = e->length != NULL && e->flight != NULL;
+    for (int i = 0; has_all && i < e->mesh.pp.size; i++) {
+        e->flight[i].entry = calloc((size_t)max_seqs, sizeof *e->flight[i].entry);
+        has_all = e->flight[i].entry != NULL;
+    }
+    if (!has_all)
+        FAIL(STATUS_NO_MEMORY, "no memory for steps of %d sequences", max_seqs);
+    return STATUS_OK;
+}
+
 static enum status open_memory(struct engine *e)
 {
     TRY(open_arena(e, &e->cache_arena, "cache", lay_out_cache, undo_cache));
     TRY(open_arena(e, &e->work_arena, "workspace", lay_out_work, undo_batch));
     TRY(open_host_work(e));
     TRY(fill_cos_sin(e));
-    return step_message_open(&e->message, e->options.max_num_seqs,
-                             e->options.max_num_batched_tokens);
+    return open_steps(e);
 }
 
 /* A hash of config.json as the ranks read it. */
@@ -472,8 +543,9 @@ static enum status open_phases(struct engine *e)
     TRY(comm_agree(&e->world, open_config(e)));
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
     TRY(comm_agree(&e->world, open_layout(e)));
-    TRY(comm_open(&e->tp, &e->mesh.tp));
-    TRY(comm_agree(&e->world, open_device_comm(e)));
+    TRY(open_orders(e));
+    TRY(rank_comms_open(&e->comms, &e->mesh));
+    TRY(comm_agree(&e->world, open_device_comms(e)));
     TRY(comm_agree(&e->world, open_checkpoint(e)));
     if (e->checkpoint != NULL)
         TRY(comm_same(&e->world, "the headers and sizes of the safetensors files",
@@ -547,9 +619,19 @@ int engine_max_num_seqs(const struct engine *engine)
     return engine->options.max_num_seqs;
 }
 
+int engine_replicas(const struct engine *engine)
+{
+    return engine->mesh.dp.size;
+}
+
+int engine_depth(const struct engine *engine)
+{
+    return engine->mesh.pp.size;
+}
+
 int64_t engine_length(const struct engine *engine, int sequence)
 {
-    return engine->cache.length[sequence];
+    return engine->length[sequence];
 }
 
 void engine_memory(const struct engine *engine, struct engine_memory *memory)
@@ -574,41 +656,67 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
 
 /* --- steps --- */
 
-/* The same on every rank: what `order` says. */
-static enum status run(struct engine *e, const struct step_order *order, logits_sink sink,
-                       void *context, enum status *sunk)
+/* What a step of `all` reads and writes on this rank. */
+static struct step step_of(struct engine *e, const struct step_plan *all)
 {
-    TRY(batch_build(&e->batch, &order->plan, &e->cache));
-    TRY(batch_upload(&e->batch, &e->cache, &e->backend));
-    struct step step = {
+    struct comm *host = e->comms.host;
+    return (struct step){
         .model = &e->config,
         .weights = &e->weights,
         .plan = &e->plan,
         .ops = e->backend.ops,
         .device = e->backend.device,
-        .tp = is_staged(e) ? &e->staged_tp : &e->tp,
-        .host_tp = &e->tp,
+        .tp = rank_comms_of(&e->comms, AXIS_TP),
+        .dp = rank_comms_of(&e->comms, AXIS_DP),
+        .stage = rank_comms_of(&e->comms, AXIS_STAGE),
+        .before = rank_comms_of(&e->comms, AXIS_LINK_EVEN + mesh_link_before(&e->mesh)),
+        .behind = rank_comms_of(&e->comms, AXIS_LINK_EVEN + mesh_link_behind(&e->mesh)),
+        .host_tp = &host[AXIS_TP],
+        .host_dp = &host[AXIS_DP],
+        .ends = &host[AXIS_ENDS],
+        .ep = &e->mesh.ep,
+        .all = all,
+        .own = &e->replica,
         .stream = e->backend.stream,
         .cache = &e->cache,
         .batch = &e->batch,
         .cos_sin = &e->cos_sin,
         .softmax_scale = model_config_softmax_scale(&e->config),
-        .expands =
-            e->options.mla_mode == MLA_EXPAND ||
-            (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch)),
         .splits_moe = splits_moe(e),
+        .dispatches = dispatches(e),
+        .is_alone = e->process.size == 1,
         .checks = e->checks,
         .trace = e->trace,
         .vocab_counts = e->vocab_counts,
         .gather_counts = e->gather_counts,
         .sent_counts = e->sent_counts,
+        .received_counts = e->received_counts,
         .work = &e->work,
     };
+}
+
+/* The forward pass of a step, on every rank; its logits are still in the workspace of the last stage. */
+static enum status run_layers(struct engine *e, const struct step_plan *all)
+{
+    replica_plan_build(&e->replica, all, e->mesh.dp.index);
+    for (int i = 0; i < all->n_entries; i++)
+        e->length[all->entry[i].sequence] += all->entry[i].n_tokens;
+    TRY(batch_build(&e->batch, &e->replica.plan, &e->cache));
+    TRY(batch_upload(&e->batch, &e->cache, &e->backend));
+    struct step step = step_of(e, all);
+    step.expands =
+        e->options.mla_mode == MLA_EXPAND ||
+        (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch));
     TRY(step_graph_forward(&e->graphs, &step));
     ledger_layer(-1);
-    TRY(step_logits(&step, sink, context, sunk));
-    ledger_step_end();
     return STATUS_OK;
+}
+
+static void release(struct engine *e, int sequence)
+{
+    e->length[sequence] = 0;
+    if (replica_of(sequence, e->mesh.dp.size) == e->mesh.dp.index)
+        latent_cache_release(&e->cache, sequence / e->mesh.dp.size);
 }
 
 /* A rank that fails inside a step ends the job: the others are in a collective already. */
@@ -637,9 +745,9 @@ static enum status check_plan(const struct engine *e, const struct step_plan *pl
             entry->n_tokens < 1 || entry->n_tokens > plan->n_tokens - row)
             FAIL(STATUS_USAGE, "part %d of a step: %d tokens of sequence %d", i, entry->n_tokens,
                  entry->sequence);
-        if (e->cache.length[entry->sequence] + entry->n_tokens > e->options.max_model_len)
+        if (e->length[entry->sequence] + entry->n_tokens > e->options.max_model_len)
             FAIL(STATUS_USAGE, "%lld tokens in a sequence; at most %d (--max-model-len)",
-                 (long long)(e->cache.length[entry->sequence] + entry->n_tokens),
+                 (long long)(e->length[entry->sequence] + entry->n_tokens),
                  e->options.max_model_len);
         for (int64_t end = row + entry->n_tokens; row < end; row++)
             if (plan->ids[row] < 0 || plan->ids[row] >= e->config.vocab_size)
@@ -649,41 +757,83 @@ static enum status check_plan(const struct engine *e, const struct step_plan *pl
     return STATUS_OK;
 }
 
+enum status engine_begin_step(struct engine *engine, const struct step_plan *plan)
+{
+    struct engine *e = engine;
+    struct step_order order;
+    assert(e->n_flights < e->mesh.pp.size);
+    TRY(check_plan(e, plan));
+    ledger_step_begin();
+    abort_on(e, step_message_exchange(&e->message, orders_of(e), plan, &order));
+    abort_on(e, run_layers(e, &order.plan));
+    if (e->mesh.pp.size > 1)
+        ledger_step_end(); /* the logits come later */
+
+    struct flight *flight = &e->flight[(e->first_flight + e->n_flights++) % e->mesh.pp.size];
+    flight->plan = (struct step_plan){
+        .n_entries = plan->n_entries, .n_tokens = plan->n_tokens, .entry = flight->entry};
+    memcpy(flight->entry, plan->entry, (size_t)plan->n_entries * sizeof *plan->entry);
+    return STATUS_OK;
+}
+
+enum status engine_end_step(struct engine *engine, logits_sink sink, void *context)
+{
+    struct engine *e = engine;
+    enum status sunk = STATUS_OK;
+    assert(e->n_flights > 0);
+    struct step step = step_of(e, &e->flight[e->first_flight].plan);
+    ledger_step_begin();
+    abort_on(e, step_logits(&step, sink, context, &sunk));
+    if (e->mesh.pp.size > 1)
+        ledger_step_pause();
+    else
+        ledger_step_end();
+    e->first_flight = (e->first_flight + 1) % e->mesh.pp.size;
+    e->n_flights--;
+    return sunk;
+}
+
 enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
                         void *context)
 {
-    struct step_order order;
-    enum status sunk = STATUS_OK;
-    TRY(check_plan(engine, plan));
-    ledger_step_begin();
-    abort_on(engine, step_message_exchange(&engine->message, &engine->world, plan, &order));
-    abort_on(engine, run(engine, &order, sink, context, &sunk));
-    return sunk;
+    assert(engine->n_flights == 0);
+    TRY(engine_begin_step(engine, plan));
+    return engine_end_step(engine, sink, context);
 }
 
 void engine_release(struct engine *engine, int sequence)
 {
-    latent_cache_release(&engine->cache, sequence);
+    release(engine, sequence);
     step_message_release(&engine->message, sequence);
 }
 
-enum status engine_rest(struct engine *engine)
+/* A step on a rank other than 0. */
+static enum status work_on(struct engine *e, const struct step_plan *plan)
 {
-    struct step_order order;
-    return step_message_exchange(&engine->message, &engine->world, NULL, &order);
+    enum status sunk = STATUS_OK;
+    struct step step = step_of(e, plan);
+    ledger_step_begin();
+    TRY(run_layers(e, plan));
+    TRY(step_logits(&step, NULL, NULL, &sunk));
+    ledger_step_end();
+    return STATUS_OK;
 }
 
 enum status engine_work(struct engine *engine)
 {
     for (;;) {
         struct step_order order;
-        enum status sunk = STATUS_OK;
-        TRY(step_message_exchange(&engine->message, &engine->world, NULL, &order));
+        TRY(step_message_exchange(&engine->message, orders_of(engine), NULL, &order));
         for (int i = 0; i < order.n_released; i++)
-            latent_cache_release(&engine->cache, order.released[i]);
+            release(engine, order.released[i]);
         if (order.stops)
             return STATUS_OK;
-        ledger_step_begin();
-        abort_on(engine, run(engine, &order, NULL, NULL, &sunk));
+        abort_on(engine, work_on(engine, &order.plan));
     }
+}
+
+enum status engine_rest(struct engine *engine)
+{
+    struct step_order order;
+    return step_message_exchange(&engine->message, orders_of(engine), NULL, &order);
 }

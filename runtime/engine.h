@@ -23,6 +23,12 @@ enum kv_placement {
 };
 
 /* How far the bits of logits are promised. */
+/* How replicas of dp share their experts. */
+enum all2all_backend {
+    ALL2ALL_ALLGATHER, /* all tokens to all ranks, sums scattered: no count depends on the router */
+    ALL2ALL_ALLTOALL   /* each token to the ranks that have its experts, and back */
+};
+
 enum deterministic {
     DETERMINISTIC_OFF,
     DETERMINISTIC_BATCH, /* the same for any other sequences in a step, and any chunks of a prompt */
@@ -32,9 +38,10 @@ enum deterministic {
 struct engine_options {
     const char *model; /* directory of the checkpoint */
     enum backend_kind backend;
-    int tp, ep;                /* 0: default (parallel/mesh.h) */
+    int tp, ep, dp, pp;        /* 0: default (parallel/mesh.h) */
     enum dtype kv_cache_dtype; /* F32, BF16, or U8: fp8_ds_mla */
     enum kv_placement kv_placement;
+    enum all2all_backend all2all;
     int has_i8_weights;     /* the large matrices rounded to 8 bits; else all as stored */
     int rounds_inputs;      /* of products with BF16 weights to BF16 (matrix.h); not the router's */
     int keeps_inputs;       /* a GPU does so unless this is set */
@@ -43,8 +50,8 @@ struct engine_options {
     int max_model_len;          /* rows a sequence may reach; 0: max_position_embeddings */
     int lowers_max_model_len;   /* to what the memory holds, with a warning; else that is refused */
     int n_threads;              /* of this rank */
-    int max_num_seqs;           /* sequences in a step */
-    int max_num_batched_tokens; /* tokens in a step */
+    int max_num_seqs;           /* sequences of all replicas together */
+    int max_num_batched_tokens; /* tokens in a step, of all replicas together */
     int64_t cache_pages;        /* for all sequences together; 0: max_model_len rows for each */
     int is_dummy;               /* random weights instead of the file's (--load-format dummy) */
     /* Called while loading with bytes done and in total, on every rank; may be NULL. */
@@ -72,6 +79,13 @@ int engine_rounds_inputs(const struct engine *engine);
 int engine_max_model_len(const struct engine *engine);
 int engine_max_batched_tokens(const struct engine *engine);
 int engine_max_num_seqs(const struct engine *engine);
+
+/* Sequences with the same number mod engine_replicas are of one replica (--dp), which other replicas do not
+ * help: steps are fast when each has about as much to do. */
+int engine_replicas(const struct engine *engine);
+
+/* Steps that may be begun and not ended (--pp): as many keep all stages at work. */
+int engine_depth(const struct engine *engine);
 
 struct engine_memory {
     int64_t weight_bytes_read, weight_bytes; /* of this rank */
@@ -103,14 +117,22 @@ struct step_plan {
 /* Receives the logits of one token: f32 [vocab_size], valid during the call. */
 typedef enum status (*logits_sink)(void *context, int entry, int token, const float *logits);
 
-/* Rank 0: runs one step on all ranks and hands out its logits in order of rows.  Positions follow from
- * the lengths of the sequences.
+/* Rank 0: begins a step on all ranks, when fewer than engine_depth are on their way.  Positions follow from
+ * the lengths of the sequences, which grow at once.
  * Errors: STATUS_USAGE for ids or lengths out of range (checked on rank 0 before anything is sent;
  * the engine stays usable); anything later ends the job (process_abort) on the rank that failed. */
+enum status engine_begin_step(struct engine *engine, const struct step_plan *plan);
+
+/* Rank 0: ends the step that was begun first, and hands out its logits, those of an entry in order.
+ * Errors: those of `sink`. */
+enum status engine_end_step(struct engine *engine, logits_sink sink, void *context);
+
+/* Rank 0: begins a step and ends it; none is on its way before. */
 enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
                         void *context);
 
-/* Rank 0: forgets the rows of a sequence and gives its pages back, on all ranks, before the next step. */
+/* Rank 0: forgets the rows of a sequence and gives its pages back, on all ranks, before the next step.  No
+ * step of it is on its way. */
 void engine_release(struct engine *engine, int sequence);
 
 /* Cached tokens of a sequence. */

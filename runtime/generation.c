@@ -1,6 +1,9 @@
-/* Prompts to their ends.  Each waits for a free sequence, runs through the model alone up to its first
- * token, and then takes one token a step together with the others that got there.  What a step adds
- * to a sequence does not depend on who else is in it, so its tokens are those of running it alone.
+/* Prompts to their ends.  Each waits for a free sequence, runs through the model up to its first token,
+ * alone in its replica, and then takes one token a step together with the others that got there.  What a
+ * step adds to a sequence does not depend on who else is in it, so its tokens are those of running it alone.
+ *
+ * With stages as many steps are on their way: chunks of a prompt follow each other, and the sequences that
+ * decode form as many parties, since a sequence must have its token before it takes the next.
  *
  * Text goes through two gates before it is emitted: bytes wait
  * until they are whole characters, characters wait while they could be the beginning of a stop
@@ -31,10 +34,18 @@ struct run {
     struct text_stream text;
     int64_t begin_ns, first_ns; /* of the prompt; of the first token */
     int64_t budget;             /* tokens that may be generated */
-    int64_t n_run;              /* tokens that went through the model */
+    int64_t n_begun;            /* tokens that steps were begun with; */
+    int64_t n_run;              /* those that went through the model */
     int32_t drawn;              /* by the last step */
     int64_t logprobs_capacity;  /* in tokens */
     enum status sink_status;    /* first failure while logits came in */
+};
+
+/* A step on its way. */
+struct flight {
+    int n;
+    struct step_entry *entry; /* [n_runs] */
+    struct run **run;         /* [n_runs] whose they are */
 };
 
 struct generation {
@@ -45,9 +56,10 @@ struct generation {
     struct sampler *sampler;
     struct run *run; /* [n_runs], run i in sequence i */
     int n_runs, n_active;
-    struct step_entry *entry; /* [n_runs] of the step that runs, */
-    struct run **stepping;    /* whose they are, */
-    int32_t *last;            /* and the ids it takes where it takes one of each */
+    struct flight *flight; /* [depth], a ring */
+    int depth, first_flight, n_flights;
+    int32_t *ids;  /* of the step that begins */
+    int64_t *load; /* [replicas] tokens */
     generation_sink sink;
     void *context;
 };
@@ -199,47 +211,9 @@ static enum status use_logits(struct run *run, int64_t position, const float *lo
 static enum status take_logits(void *context, int entry, int token, const float *logits)
 {
     struct generation *all = context;
-    struct run *run = all->stepping[entry];
+    struct run *run = all->flight[all->first_flight].run[entry];
     if (run->sink_status == STATUS_OK)
         run->sink_status = use_logits(run, run->n_run + token, logits);
-    return STATUS_OK;
-}
-
-/* Runs the first `n_entries` entries; `ids` are theirs, one after another. */
-static enum status run_step(struct generation *all, int n_entries, const int32_t *ids)
-{
-    struct step_plan plan = {.n_entries = n_entries, .entry = all->entry, .ids = ids};
-    for (int i = 0; i < n_entries; i++)
-        plan.n_tokens += all->entry[i].n_tokens;
-    TRY(engine_step(all->engine, &plan, take_logits, all));
-    for (int i = 0; i < n_entries; i++) {
-        TRY(all->stepping[i]->sink_status);
-        all->stepping[i]->n_run += all->entry[i].n_tokens;
-    }
-    return STATUS_OK;
-}
-
-static enum status run_prompt(struct run *run)
-{
-    struct generation *all = run->all;
-    const struct generation_request *request = run->request;
-    const int64_t chunk = engine_max_batched_tokens(all->engine);
-
-    while (run->n_run < request->n_prompt) {
-        const int64_t left = request->n_prompt - run->n_run;
-        const int32_t count = (int32_t)(left < chunk ? left : chunk);
-        int32_t first_logits = count;
-        if (request->on_logits != NULL)
-            first_logits = 0;
-        else if (count == left && run->budget > 0)
-            first_logits = count - 1;
-        all->stepping[0] = run;
-        all->entry[0] = (struct step_entry){
-            .sequence = run->sequence, .n_tokens = count, .first_logits = first_logits};
-        TRY(run_step(all, 1, request->prompt + run->n_run));
-        if (request->on_prefill != NULL)
-            request->on_prefill(request->context, run->n_run, request->n_prompt);
-    }
     return STATUS_OK;
 }
 
@@ -297,49 +271,174 @@ static int64_t budget_of(const struct generation_request *request, int max_model
     return room < request->max_tokens ? room : request->max_tokens;
 }
 
-/* The next request takes a free place and runs up to its first token. */
-static enum status begin_run(struct generation *all)
+static int replica_of_run(const struct run *run)
 {
-    struct run *run = all->run;
-    while (run->request != NULL)
-        run++;
-    run->request = &all->request[all->next++];
-    run->budget = budget_of(run->request, engine_max_model_len(all->engine));
-    run->begin_ns = now_ns();
-    all->n_active++;
-    TRY(run_prompt(run));
+    return run->sequence % engine_replicas(run->all->engine);
+}
+
+/* A free place of the replica that has the fewest tokens to keep. */
+static struct run *free_place(struct generation *all)
+{
+    struct run *best = NULL;
+    memset(all->load, 0, (size_t)engine_replicas(all->engine) * sizeof *all->load);
+    for (int i = 0; i < all->n_runs; i++) {
+        const struct run *run = &all->run[i];
+        if (run->request != NULL)
+            all->load[replica_of_run(run)] += run->request->n_prompt + run->result.ids.count;
+    }
+    for (int i = 0; i < all->n_runs; i++) {
+        struct run *run = &all->run[i];
+        if (run->request == NULL &&
+            (best == NULL || all->load[replica_of_run(run)] < all->load[replica_of_run(best)]))
+            best = run;
+    }
+    return best;
+}
+
+/* Requests that wait take the free places. */
+static void admit(struct generation *all)
+{
+    while (all->n_active < all->n_runs && all->next < all->n_requests) {
+        struct run *run = free_place(all);
+        run->request = &all->request[all->next++];
+        run->budget = budget_of(run->request, engine_max_model_len(all->engine));
+        all->n_active++;
+    }
+}
+
+/* Of the prompts that are not through, the first one of each replica. */
+static int choose_prompts(struct generation *all, struct flight *flight)
+{
+    int n_replicas = engine_replicas(all->engine);
+    flight->n = 0;
+    for (int r = 0; r < n_replicas; r++) {
+        struct run *first = NULL;
+        for (int i = r; i < all->n_runs; i += n_replicas) {
+            struct run *run = &all->run[i];
+            if (run->request != NULL && run->n_begun < run->request->n_prompt &&
+                (first == NULL || run->request < first->request))
+                first = run;
+        }
+        if (first != NULL)
+            flight->run[flight->n++] = first;
+    }
+    return flight->n;
+}
+
+/* The next chunk of a prompt of up to `most` tokens. */
+static struct step_entry prompt_entry(const struct run *run, int64_t most)
+{
+    const struct generation_request *request = run->request;
+    int64_t left = request->n_prompt - run->n_begun;
+    int32_t count = (int32_t)(left < most ? left : most), first_logits = count;
+    if (request->on_logits != NULL)
+        first_logits = 0;
+    else if (count == left && run->budget > 0)
+        first_logits = count - 1;
+    return (struct step_entry){
+        .sequence = run->sequence, .n_tokens = count, .first_logits = first_logits};
+}
+
+/* Chunks of the chosen prompts share the tokens of a step. */
+static int plan_prompts(struct generation *all, struct flight *flight)
+{
+    int64_t most = engine_max_batched_tokens(all->engine);
+    int n_tokens = 0;
+    if (choose_prompts(all, flight) > most)
+        flight->n = (int)most;
+    for (int i = 0; i < flight->n; i++) {
+        const struct run *run = flight->run[i];
+        flight->entry[i] = prompt_entry(run, most / flight->n);
+        memcpy(all->ids + n_tokens, run->request->prompt + run->n_begun,
+               (size_t)flight->entry[i].n_tokens * sizeof *all->ids);
+        n_tokens += flight->entry[i].n_tokens;
+    }
+    return n_tokens;
+}
+
+/* One token for each that has its last one; of several parties, one. */
+static int plan_decode(struct generation *all, struct flight *flight)
+{
+    int most = (all->n_active + all->depth - 1) / all->depth;
+    flight->n = 0;
+    for (int i = 0; i < all->n_runs && flight->n < most; i++) {
+        struct run *run = &all->run[i];
+        if (run->request == NULL || run->result.ids.count == 0 || run->n_begun > run->n_run)
+            continue;
+        all->ids[flight->n] = run->drawn;
+        flight->run[flight->n] = run;
+        flight->entry[flight->n++] =
+            (struct step_entry){.sequence = run->sequence, .n_tokens = 1, .first_logits = 0};
+    }
+    return flight->n;
+}
+
+/* *begun: whether there was something to do. */
+static enum status begin_step(struct generation *all, int *begun)
+{
+    *begun = 0;
+    if (all->n_flights == all->depth)
+        return STATUS_OK;
+    struct flight *flight = &all->flight[(all->first_flight + all->n_flights) % all->depth];
+    int n_tokens = plan_prompts(all, flight);
+    if (n_tokens == 0)
+        n_tokens = plan_decode(all, flight);
+    if (n_tokens == 0)
+        return STATUS_OK;
+    const struct step_plan plan = {
+        .n_entries = flight->n, .n_tokens = n_tokens, .entry = flight->entry, .ids = all->ids};
+    const int64_t begin_ns = now_ns();
+    TRY(engine_begin_step(all->engine, &plan));
+    all->n_flights++;
+    for (int i = 0; i < flight->n; i++) {
+        struct run *run = flight->run[i];
+        if (run->n_begun == 0)
+            run->begin_ns = begin_ns;
+        run->n_begun += flight->entry[i].n_tokens;
+    }
+    *begun = 1;
+    return STATUS_OK;
+}
+
+/* After a step: the prompt goes on, or there is a token. */
+static enum status go_on(struct run *run, int is_prompt)
+{
+    const struct generation_request *request = run->request;
+    if (is_prompt && request->on_prefill != NULL)
+        request->on_prefill(request->context, run->n_run, request->n_prompt);
+    if (run->n_run < request->n_prompt)
+        return STATUS_OK;
     if (run->budget > 0)
         return accept_token(run);
     run->first_ns = now_ns();
     return end_run(run);
 }
 
-/* One token for each that is on its way. */
-static enum status step_all(struct generation *all)
+static enum status end_step(struct generation *all)
 {
-    int n = 0;
-    for (int i = 0; i < all->n_runs; i++) {
-        struct run *run = &all->run[i];
-        if (run->request == NULL)
-            continue;
-        all->stepping[n] = run;
-        all->last[n] = run->drawn;
-        all->entry[n++] =
-            (struct step_entry){.sequence = run->sequence, .n_tokens = 1, .first_logits = 0};
+    struct flight *flight = &all->flight[all->first_flight];
+    enum status status = engine_end_step(all->engine, take_logits, all);
+    all->first_flight = (all->first_flight + 1) % all->depth;
+    all->n_flights--;
+    TRY(status);
+    for (int i = 0; i < flight->n; i++) {
+        TRY(flight->run[i]->sink_status);
+        flight->run[i]->n_run += flight->entry[i].n_tokens;
     }
-    TRY(run_step(all, n, all->last));
-    for (int i = 0; i < n; i++)
-        TRY(accept_token(all->stepping[i]));
+    for (int i = 0; i < flight->n; i++) {
+        struct run *run = flight->run[i];
+        TRY(go_on(run, run->result.ids.count == 0));
+    }
     return STATUS_OK;
 }
 
 static enum status run_to_end(struct generation *all)
 {
-    while (all->next < all->n_requests || all->n_active > 0) {
-        while (all->n_active < all->n_runs && all->next < all->n_requests)
-            TRY(begin_run(all));
-        if (all->n_active > 0)
-            TRY(step_all(all));
+    for (int begun; all->next < all->n_requests || all->n_active > 0;) {
+        admit(all);
+        TRY(begin_step(all, &begun));
+        if (!begun)
+            TRY(end_step(all));
     }
     return STATUS_OK;
 }
@@ -399,29 +498,49 @@ static enum status open_runs(struct generation *all)
         n = engine_max_batched_tokens(all->engine); /* all take a token in one step */
     if (n > all->n_requests)
         n = all->n_requests;
+    all->depth = engine_depth(all->engine);
     all->run = calloc((size_t)n + 1, sizeof *all->run);
-    all->entry = calloc((size_t)n + 1, sizeof *all->entry);
-    all->stepping = calloc((size_t)n + 1, sizeof(struct run *));
-    all->last = calloc((size_t)n + 1, sizeof *all->last);
-    if (all->run == NULL || all->entry == NULL || all->stepping == NULL || all->last == NULL)
+    all->ids = calloc((size_t)engine_max_batched_tokens(all->engine), sizeof *all->ids);
+    all->load = calloc((size_t)engine_replicas(all->engine), sizeof *all->load);
+    all->flight = calloc((size_t)all->depth, sizeof *all->flight);
+    int has_all = all->run != NULL && all->ids != NULL && all->load != NULL && all->flight != NULL;
+    for (int i = 0; has_all && i < all->depth; i++) {
+        struct flight *flight = &all->flight[i];
+        flight->entry = calloc((size_t)n + 1, sizeof *flight->entry);
+        flight->run = calloc((size_t)n + 1, sizeof(struct run *));
+        has_all = flight->entry != NULL && flight->run != NULL;
+    }
+    if (!has_all)
         FAIL(STATUS_NO_MEMORY, "no memory to generate for %d sequences", n);
     for (all->n_runs = 0; all->n_runs < n; all->n_runs++)
         all->run[all->n_runs] = (struct run){.all = all, .sequence = all->n_runs};
     return STATUS_OK;
 }
 
+static enum status drop_logits(void *context, int entry, int token, const float *logits)
+{
+    (void)context, (void)entry, (void)token, (void)logits;
+    return STATUS_OK;
+}
+
 static void close_runs(struct generation *all)
 {
+    for (; all->n_flights > 0; all->n_flights--) /* after a failure */
+        engine_end_step(all->engine, drop_logits, NULL);
     for (int i = 0; i < all->n_runs; i++) {
         if (all->run[i].request == NULL)
             continue;
         engine_release(all->engine, i); /* after a failure */
         run_free(&all->run[i]);
     }
+    for (int i = 0; all->flight != NULL && i < all->depth; i++) {
+        free(all->flight[i].entry);
+        free(all->flight[i].run);
+    }
+    free(all->flight);
     free(all->run);
-    free(all->entry);
-    free(all->stepping);
-    free(all->last);
+    free(all->ids);
+    free(all->load);
     sampler_close(all->sampler);
 }
 

@@ -29,15 +29,15 @@ static int64_t own_pages(const struct latent_cache_shape *shape)
 size_t latent_cache_bytes(const struct model_config *config, const struct latent_cache_shape *shape)
 {
     size_t rows = (size_t)(own_pages(shape) * PAGE_ROWS);
-    return (size_t)config->n_layers *
+    return (size_t)span_size(shape->layers) *
            arena_rounded(rows * latent_cache_row_bytes(config, shape->dtype));
 }
 
-static enum status take_tables(struct latent_cache *cache)
+static enum status take_tables(struct latent_cache *cache, int n_layers)
 {
     size_t n_sequences = (size_t)cache->n_sequences, n_members = (size_t)cache->n_members;
     size_t table = n_sequences * (size_t)cache->max_pages;
-    cache->rows = calloc((size_t)cache->n_layers, sizeof *cache->rows);
+    cache->rows = calloc((size_t)n_layers, sizeof *cache->rows);
     cache->table = malloc((table + 1) * sizeof *cache->table);
     cache->length = calloc(n_sequences, sizeof *cache->length);
     cache->offset = calloc(n_sequences, sizeof *cache->offset);
@@ -60,8 +60,7 @@ enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
                               const struct latent_cache_shape *shape)
 {
     assert(0 <= shape->member && shape->member < shape->n_members);
-    *cache = (struct latent_cache){.n_layers = config->n_layers,
-                                   .n_sequences = shape->n_sequences,
+    *cache = (struct latent_cache){.n_sequences = shape->n_sequences,
                                    .max_pages = (int)pages_of(shape->max_length),
                                    .n_members = shape->n_members,
                                    .member = shape->member,
@@ -69,10 +68,10 @@ enum status latent_cache_open(struct latent_cache *cache, struct arena *arena,
                                    .d_r = config->d_r,
                                    .n_pages = (int)shape->n_pages,
                                    .n_own = (int)own_pages(shape)};
-    TRY(take_tables(cache));
+    TRY(take_tables(cache, config->n_layers));
     const int64_t dim[] = {cache->n_own, PAGE_ROWS,
                            cache_row_width(shape->dtype, config->d_c, config->d_r)};
-    for (int layer = 0; layer < config->n_layers; layer++)
+    for (int64_t layer = shape->layers.begin; layer < shape->layers.end; layer++)
         TRY(arena_tensor(arena, &cache->rows[layer], shape->dtype, 3, dim));
     return STATUS_OK;
 }

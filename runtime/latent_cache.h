@@ -12,6 +12,7 @@
 
 #include "kernels/core/arena.h"
 #include "kernels/ops.h"
+#include "parallel/shard_plan.h"
 #include "runtime/model_config.h"
 
 enum {
@@ -25,12 +26,13 @@ struct latent_cache_shape {
     int64_t max_length; /* rows of a sequence */
     int64_t n_pages; /* of all sequences and members together; latent_cache_pages: enough for all */
     int n_members,
-        member; /* the group that shares the pages, this rank's place; 1, 0: replicated */
+        member;         /* the group that shares the pages, this rank's place; 1, 0: replicated */
+    struct span layers; /* of this rank's stage */
 };
 
 struct latent_cache {
-    struct tensor *rows; /* [n_layers] of [n_own, PAGE_ROWS, cache_row_width] */
-    int n_layers, n_sequences, max_pages;
+    struct tensor *rows; /* [n_layers] of [n_own, PAGE_ROWS, cache_row_width]; of own layers only */
+    int n_sequences, max_pages;
     int n_members, member;
     int64_t d_c, d_r;
     int32_t *table;     /* [n_sequences, max_pages]: own page, or negative as above */
@@ -45,7 +47,7 @@ struct latent_cache {
 /* Bytes of one row of one layer. */
 size_t latent_cache_row_bytes(const struct model_config *config, enum dtype dtype);
 
-/* Bytes of device memory of one member, in every layer. */
+/* Bytes of device memory of one member, in all layers of its stage. */
 size_t latent_cache_bytes(const struct model_config *config,
                           const struct latent_cache_shape *shape);
 

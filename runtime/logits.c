@@ -1,15 +1,12 @@
-/* logits.c - the last product, split over the vocabulary, and the rows brought together.  Rows of
- * different sequences share a product, so that the vocabulary's weights are read once for a batch. */
+/* logits.c - the last product, split over the vocabulary, and the rows brought to rank 0.  Rows of
+ * different sequences share a product, so that the vocabulary's weights are read once for a batch.
+ *
+ * All replicas of the last stage compute a block of rows at the same time.  The blocks then go one after
+ * another to the first rank of that stage, and from there to rank 0, as members of tp gave them: for each
+ * member its part of every row. */
 #include <string.h>
 
 #include "runtime/step.h"
-
-/* Rows of the step whose logits are computed together. */
-struct wanted {
-    int count;
-    int entry[LOGITS_ROWS];
-    int64_t row[LOGITS_ROWS]; /* in the step */
-};
 
 /* Row `row` of `n_rows` from the members' blocks [n_rows, counts[m]], in order of members. */
 static void join_row(float *logits, const float *gathered, const int64_t *counts, int members,
@@ -22,8 +19,8 @@ static void join_row(float *logits, const float *gathered, const int64_t *counts
     }
 }
 
-/* All members get the logits of the rows in s->work->gathered. */
-static enum status gather_rows(struct step *s, const struct wanted *wanted)
+/* All members of tp get the logits of the rows in s->work->gathered. */
+static enum status compute_rows(struct step *s, const struct wanted_rows *wanted)
 {
     int64_t n_rows = wanted->count;
     struct tensor logits = tensor_rows(&s->work->logits, 0, n_rows);
@@ -51,36 +48,64 @@ static enum status gather_rows(struct step *s, const struct wanted *wanted)
     return s->host_tp->ops->all_gather(s->host_tp, &gathered, &logits, s->gather_counts, s->stream);
 }
 
-/* Computes the rows, hands them out and empties the list. */
-static enum status flush(struct step *s, struct wanted *wanted, logits_sink sink, void *context,
-                         enum status *sunk)
+static void hand_out(struct step *s, const struct wanted_rows *wanted, logits_sink sink,
+                     void *context, enum status *sunk)
 {
-    int count = wanted->count;
-    if (count == 0)
-        return STATUS_OK;
-    TRY(gather_rows(s, wanted));
-    for (int i = 0; sink != NULL && *sunk == STATUS_OK && i < count; i++) {
-        const struct batch_entry *entry = &s->batch->entry[wanted->entry[i]];
-        join_row(s->work->joined, s->work->gathered.data, s->vocab_counts, s->tp->group.size, count,
-                 i);
-        *sunk =
-            sink(context, wanted->entry[i], (int)(wanted->row[i] - entry->begin), s->work->joined);
+    for (int i = 0; i < wanted->count && *sunk == STATUS_OK; i++) {
+        join_row(s->work->joined, s->work->gathered.data, s->vocab_counts, s->tp->group.size,
+                 wanted->count, i);
+        *sunk = sink(context, wanted->entry[i], wanted->token[i], s->work->joined);
     }
-    wanted->count = 0;
+}
+
+/* From replica `from` to replica 0, between members 0 of tp. */
+static enum status cross_replicas(struct step *s, int from, int64_t count)
+{
+    const struct group *dp = &s->host_dp->group;
+    struct tensor block = tensor_rows(&s->work->gathered, 0, count), none = block;
+    none.dim[0] = 0;
+    for (int i = 0; i < dp->size; i++)
+        s->received_counts[i] = s->sent_counts[i] = 0;
+    s->received_counts[from] = dp->index == 0 ? count : 0;
+    s->sent_counts[0] = dp->index == from ? count : 0;
+    return s->host_dp->ops->all_to_all(s->host_dp, dp->index == 0 ? &block : &none,
+                                       dp->index == from ? &block : &none, s->received_counts,
+                                       s->sent_counts, NULL);
+}
+
+/* The block that replica `from` has computed, to rank 0 and its sink. */
+static enum status deliver(struct step *s, int from, const struct wanted_rows *wanted,
+                           logits_sink sink, void *context, enum status *sunk)
+{
+    int64_t count = wanted->count * s->model->vocab_size;
+    if (count == 0 || s->tp->group.index != 0)
+        return STATUS_OK;
+    if (s->plan->has_head && from != 0)
+        TRY(cross_replicas(s, from, count));
+    int is_first_replica = s->host_dp->group.index == 0;
+    if (is_first_replica && s->ends->group.size > 1) {
+        struct tensor block = tensor_rows(&s->work->gathered, 0, count);
+        TRY(s->ends->ops->broadcast(s->ends, &block, 1, NULL));
+    }
+    if (sink != NULL)
+        hand_out(s, wanted, sink, context, sunk);
     return STATUS_OK;
 }
 
 enum status step_logits(struct step *s, logits_sink sink, void *context, enum status *sunk)
 {
-    struct wanted wanted = {.count = 0};
-    for (int i = 0; i < s->batch->n_entries; i++) {
-        const struct batch_entry *entry = &s->batch->entry[i];
-        for (int64_t row = entry->first_logits; row < entry->end; row++) {
-            wanted.entry[wanted.count] = i;
-            wanted.row[wanted.count++] = row;
-            if (wanted.count == LOGITS_ROWS)
-                TRY(flush(s, &wanted, sink, context, sunk));
+    int own = s->host_dp->group.index, n_replicas = s->host_dp->group.size;
+    struct wanted_rows wanted;
+    for (int block = 0, any = 1; any; block++) {
+        any = 0;
+        wanted_rows_build(&wanted, s->all, n_replicas, own, block);
+        if (wanted.count > 0 && s->plan->has_head)
+            TRY(compute_rows(s, &wanted));
+        for (int from = 0; from < n_replicas; from++) {
+            wanted_rows_build(&wanted, s->all, n_replicas, from, block);
+            any |= wanted.count > 0;
+            TRY(deliver(s, from, &wanted, sink, context, sunk));
         }
     }
-    return flush(s, &wanted, sink, context, sunk);
+    return STATUS_OK;
 }

@@ -1,11 +1,12 @@
 /* moe.c - the feed-forward sub-layers: dense, and shared plus routed experts.
  *
- * Every tp rank holds the same tokens: the router runs on all of them with equal
+ * The members of tp hold the same tokens: the router runs on all of them with equal
  * bits, each rank computes its own experts (or its columns of every expert) and
- * its columns of the shared expert, and one sum over tp completes both.  Added
- * before that sum they round otherwise than on one rank, where each has been
- * summed by itself; where bits must not depend on the layout they travel side by
- * side, twice the bytes of one message.
+ * its columns of the shared expert, and one sum over tp completes both.  With
+ * several replicas the experts are shared by all of them: moe_exchange.c and
+ * moe_dispatch.c.  Added before that sum, routed and shared experts round otherwise
+ * than on one rank, where each has been summed by itself; where bits must not
+ * depend on the layout they travel side by side, twice the bytes of one message.
  * Source: DeepSeek-V3, arXiv 2412.19437, 2.1.2.
  */
 #include <assert.h>
@@ -36,49 +37,85 @@ enum status ffn_forward(struct step *s, int layer, struct tensor *u, const struc
 }
 
 /* Where `chosen` can be read without waiting for the device. */
-static void count_experts(const struct step *s, const struct tensor *chosen,
-                          const struct expert_weights *experts)
+void step_count_experts(const struct step *s, const struct tensor *chosen,
+                        const struct expert_weights *experts)
 {
-    if (!s->device->is_host || !decode_is_step(s->batch->n_tokens, s->batch->n_entries))
+    if (!s->device->is_host || !decode_is_step(s->all->n_tokens, s->all->n_entries))
         return;
     int count = decode_experts(chosen, experts);
     trace_add(TRACE_DECODE_EXPERTS, count);
     trace_add(TRACE_DECODE_EXPERT_BYTES, count * decode_expert_bytes(experts));
 }
 
-enum status moe_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h)
+/* (13)..(16) which experts, and how much of each */
+static enum status route(struct step *s, int layer, struct tensor *chosen, struct tensor *weight,
+                         const struct tensor *h)
+{
+    const struct layer_weights *w = &s->weights->layer[layer];
+    struct tensor logits = step_rows(s, &s->work->router_logits);
+    TRY(s->ops->gemm(&logits, h, &w->router, s->stream));
+    TRY(step_check(s, layer, "router logits", &logits));
+    TRY(s->ops->router(chosen, weight, &logits, &w->router_bias, &s->model->router, s->stream));
+    TRY(step_check(s, layer, STEP_CHOSEN_EXPERTS, chosen));
+    return step_check(s, layer, "weights of the chosen experts", weight);
+}
+
+/* (12) u = sum of the chosen experts + the shared one, all tokens being on all ranks that have experts */
+static enum status sum_here(struct step *s, int layer, struct tensor *u, const struct tensor *h,
+                            const struct tensor *chosen, const struct tensor *weight)
 {
     const struct ops *ops = s->ops;
     const struct layer_weights *w = &s->weights->layer[layer];
-    struct tensor logits = step_rows(s, &s->work->router_logits);
-    struct tensor chosen = step_rows(s, &s->work->chosen);
-    struct tensor weight = step_rows(s, &s->work->chosen_weight);
     int64_t n = s->batch->n_tokens;
+    int has_shared = s->model->n_shared_experts > 0;
     /* h is read for the last time below */
     struct tensor shared =
         s->splits_moe ? tensor_rows(&s->work->u, n, 2 * n) : step_rows(s, &s->work->h);
     struct tensor sums = s->splits_moe ? tensor_rows(&s->work->u, 0, 2 * n) : *u;
 
     assert(u->data == s->work->u.data);
-    trace_add(TRACE_MOE_LAYERS, 1);
-    /* (13)..(16) which experts, and how much of each */
-    TRY(ops->gemm(&logits, h, &w->router, s->stream));
-    TRY(step_check(s, layer, "router logits", &logits));
-    TRY(ops->router(&chosen, &weight, &logits, &w->router_bias, &s->model->router, s->stream));
-    TRY(step_check(s, layer, STEP_CHOSEN_EXPERTS, &chosen));
-    TRY(step_check(s, layer, "weights of the chosen experts", &weight));
-    count_experts(s, &chosen, &w->experts);
-    /* (12) u = sum of the chosen experts + the shared one */
-    TRY(ops->experts(u, h, &chosen, &weight, &w->experts, s->work->experts_scratch, s->stream));
-    int has_shared = s->model->n_shared_experts > 0;
+    step_count_experts(s, chosen, &w->experts);
+    TRY(ops->experts(u, h, chosen, weight, &w->experts, s->work->experts_scratch, s->stream));
     if (has_shared)
         TRY(ffn_partial(s, &shared, h, &w->ffn));
     if (has_shared && !s->splits_moe)
         TRY(ops->add(u, &shared, s->stream));
     TRY(s->tp->ops->all_reduce(s->tp, &sums, s->stream));
-    if (s->splits_moe)
-        TRY(ops->add(u, &shared, s->stream));
+    return s->splits_moe ? ops->add(u, &shared, s->stream) : STATUS_OK;
+}
+
+/* The same, when other replicas have other tokens.  The shared expert is of this replica alone. */
+static enum status sum_between_replicas(struct step *s, int layer, struct tensor *u,
+                                        const struct tensor *h, const struct tensor *chosen,
+                                        const struct tensor *weight)
+{
+    int has_shared = s->model->n_shared_experts > 0;
+    int is_apart = has_shared && (s->splits_moe || s->dispatches);
+    struct tensor routed = is_apart ? step_rows(s, &s->work->h) : *u; /* h is read before */
+    if (has_shared)
+        TRY(ffn_partial(s, u, h, &s->weights->layer[layer].ffn));
+    if (is_apart)
+        TRY(s->tp->ops->all_reduce(s->tp, u, s->stream));
+    if (s->dispatches)
+        TRY(moe_dispatch(s, layer, &routed, h, chosen, weight));
+    else
+        TRY(moe_exchange(s, layer, &routed, h, chosen, weight, has_shared && !is_apart ? u : NULL));
+    return is_apart ? s->ops->add(u, &routed, s->stream) : STATUS_OK;
+}
+
+enum status moe_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h)
+{
+    const struct layer_weights *w = &s->weights->layer[layer];
+    struct tensor chosen = step_rows(s, &s->work->chosen);
+    struct tensor weight = step_rows(s, &s->work->chosen_weight);
+
+    trace_add(TRACE_MOE_LAYERS, 1);
+    TRY(route(s, layer, &chosen, &weight, h));
+    if (s->own->n_replicas == 1)
+        TRY(sum_here(s, layer, u, h, &chosen, &weight));
+    else
+        TRY(sum_between_replicas(s, layer, u, h, &chosen, &weight));
     if (!s->model->has_expert_norm)
         return STATUS_OK;
-    return ops->rms_norm(u, u, &w->expert_norm_gain, s->model->epsilon, s->stream); /* A.X-K1 */
+    return s->ops->rms_norm(u, u, &w->expert_norm_gain, s->model->epsilon, s->stream); /* A.X-K1 */
 }

@@ -1,6 +1,6 @@
 /* step.h - all that one forward pass reads and writes.
  *
- * Shapes: T tokens of the step, H heads of this rank, d hidden size, d_c latent
+ * Shapes: T tokens of the step in this rank's replica, A of all replicas, H heads of this rank, d hidden size, d_c latent
  * width, d_r RoPE width, d_n NoPE width, d_v value width of a head.  Every
  * sub-layer returns a complete u: the sums over ranks happen inside it. */
 #ifndef RUNTIME_STEP_H
@@ -8,8 +8,21 @@
 
 #include "parallel/comm.h"
 #include "runtime/batch.h"
+#include "runtime/replica_plan.h"
 #include "runtime/step_trace.h"
 #include "runtime/weights.h"
+
+/* What moe_dispatch.c needs: rows that this rank sends to others, those it receives, and whose they are. */
+struct dispatch_work {
+    int64_t capacity;        /* rows sent at most */
+    struct tensor sent_h;    /* [capacity, d], and the partial sums that come back */
+    struct tensor sent_pair; /* [capacity, 2 K] i32: chosen experts, the bits of their weights */
+    struct tensor received_pair; /* [A, 2 K] */
+    int32_t *counts;             /* [2 stage] rows for each rank, rows from each */
+    int32_t *place;              /* [stage, own rows]: row of sent_h, -1: not sent */
+    const float **part;          /* [stage] */
+    float *zeros;                /* [d] */
+};
 
 /* Activations, f32, each with room for the largest step. */
 struct workspace {
@@ -27,6 +40,11 @@ struct workspace {
     struct tensor chosen;          /* [T, K] i32                                           */
     struct tensor chosen_weight;   /* [T, K]                                               */
     void *experts_scratch;
+    /* Only with several replicas, whose experts see the tokens of all: moe_exchange.c. */
+    struct tensor all_h, all_u;      /* [A, d] inputs of experts, their sums */
+    struct tensor all_chosen;        /* [A, K] i32 */
+    struct tensor all_chosen_weight; /* [A, K] */
+    struct dispatch_work dispatch;   /* only with --all2all-backend alltoall */
     struct tensor rows;              /* [EXPANDED_ROWS, d_c + d_r] cached rows, read back    */
     struct tensor k_c;               /* [EXPANDED_ROWS, H, d_n]                              */
     struct tensor v;                 /* [EXPANDED_ROWS, H, d_v]                              */
@@ -47,7 +65,6 @@ struct workspace {
 
 enum {
     EXPANDED_ROWS = 256, /* cached rows decompressed at a time */
-    LOGITS_ROWS = 32,    /* rows of logits computed at a time  */
     SHARDED_PAIRS = 4096 /* (token, head) pairs that attend a sharded cache at a time */
 };
 
@@ -63,8 +80,13 @@ struct step {
     const struct shard_plan *plan;
     const struct ops *ops;
     const struct device_ops *device;
-    struct comm *tp;
-    struct comm *host_tp; /* of the same members, for host tensors */
+    struct comm *tp, *dp, *stage;   /* stage: with several replicas only */
+    struct comm *before, *behind;   /* the same place of the stages next to this one; pp */
+    struct comm *host_tp, *host_dp; /* of the same members, for host tensors */
+    struct comm *ends;              /* first and last stage, for host tensors */
+    const struct group *ep;         /* of this rank in its stage */
+    const struct step_plan *all;    /* of all replicas; */
+    const struct replica_plan *own; /* this one's part */
     struct stream *stream;
     struct latent_cache *cache;
     const struct batch *batch;
@@ -72,19 +94,22 @@ struct step {
     float softmax_scale;
     int expands;                 /* attention decompresses keys and values in this step */
     int splits_moe;              /* shared and routed experts are summed over tp apart */
+    int dispatches;              /* tokens go to the ranks of their experts, else to all */
+    int is_alone;                /* one rank: no operation waits for another */
     int checks;                  /* step_check compares */
     FILE *trace;                 /* and writes here; NULL: not */
     const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
-    int64_t *gather_counts;      /* [tp->group.size] scratch */
-    int64_t *sent_counts;        /* [tp->group.size] scratch */
-    struct workspace *work;      /* capacity */
+    int64_t *gather_counts, *sent_counts, *received_counts; /* [dp x tp] scratch */
+    struct workspace *work;                                 /* capacity */
 };
 
 struct workspace_shape {
     int64_t max_tokens; /* of a step */
     int expands;        /* 0 leaves out what only the expanded form of attention needs */
     int splits_moe;     /* step.h: of struct step */
-    int cache_members;  /* that share the pages of the cache; 1: replicated */
+    int dispatches;
+    int n_replicas, tp, ep; /* of a stage */
+    int cache_members;      /* that share the pages of the cache; 1: replicated */
 };
 
 /* Lays the workspace out; an arena that only counts gives the size.
@@ -139,12 +164,32 @@ enum status ffn_forward(struct step *s, int layer, struct tensor *u, const struc
 /* u[T, d] = shared expert + routed experts of h[T, d]. */
 enum status moe_forward(struct step *s, int layer, struct tensor *u, const struct tensor *h);
 
+/* routed[T, d] = the routed experts of h[T, d], on all members of tp, when replicas with other tokens share
+ * them; chosen and weight [T, K].  `shared`[T, d], not NULL: this rank's part of a sum over tp, which is
+ * added. */
+enum status moe_exchange(struct step *s, int layer, struct tensor *routed, const struct tensor *h,
+                         const struct tensor *chosen, const struct tensor *weight,
+                         const struct tensor *shared);
+
+/* The same, by sending each token to the ranks that have its experts; `shared` is not added. */
+enum status moe_dispatch(struct step *s, int layer, struct tensor *routed, const struct tensor *h,
+                         const struct tensor *chosen, const struct tensor *weight);
+
+/* rows[T, d]: each member of tp has its span of the rows, and gets the others. */
+enum status step_join_rows(struct step *s, struct tensor *rows);
+
+/* Counts the experts of this rank that chosen[*, K] names, for what a decode step must read. */
+void step_count_experts(const struct step *s, const struct tensor *chosen,
+                        const struct expert_weights *experts);
+
 /* This rank's columns of down(silu(gate h) * up h): a part of a sum over tp. */
 enum status ffn_partial(struct step *s, struct tensor *u, const struct tensor *h,
                         const struct ffn_weights *w);
 
-/* Computes the logits that the batch asks for; rank 0 of tp hands them to `sink`.  A failing sink does
- * not stop the exchange between ranks: its status goes to *sunk (set to STATUS_OK before). */
+/* Computes the logits that the step of all replicas asks for, on the last stage, and brings them to rank 0, which
+ * hands them to `sink`, those of an entry in order.  A failing sink does not stop the exchange between
+ * ranks: its status goes to *sunk (set to STATUS_OK before).  Rank 0 needs no forward pass of the step
+ * before when it is not of the last stage. */
 enum status step_logits(struct step *s, logits_sink sink, void *context, enum status *sunk);
 
 #endif

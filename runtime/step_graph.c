@@ -6,7 +6,7 @@
 static int can_keep(const struct step_graphs *graphs, const struct step *s)
 {
     int64_t n = s->batch->n_tokens;
-    return !graphs->is_off && s->device->graph_begin != NULL && s->tp->group.size == 1 && n >= 1 &&
+    return !graphs->is_off && s->device->graph_begin != NULL && s->is_alone && n >= 1 &&
            n <= STEP_GRAPH_MAX_TOKENS && decode_is_step(n, s->batch->n_entries);
 }
 

@@ -158,7 +158,7 @@ static enum dtype resident_dtype(const struct loader *l, const struct weight_ite
                                  const struct weight_source *source)
 {
     struct weight_item as = *item;
-    if (item->field == WEIGHT_EMBEDDING && l->config->ties_embeddings)
+    if (item->field == WEIGHT_EMBEDDING && l->config->ties_embeddings && l->plan->has_head)
         as.field = WEIGHT_HEAD;
     return weight_resident_dtype(&as, source, l->options->to_i8);
 }
@@ -219,11 +219,12 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
     struct matrix *matrix = target_matrix(l, item, &index);
     struct tensor *vector = target_vector(l, item);
 
-    if (item->expert > 0) /* expert 0 stands for all: they are one matrix */
+    if (item->expert > 0 || /* expert 0 stands for all: they are one matrix */
+        !weight_is_held(l->config, l->plan, item))
         return STATUS_OK;
     TRY(weights_find(l->config, l->checkpoint, item, &source));
     weight_cut(l->config, l->plan, item, &rows, &columns);
-    const int64_t dim[] = {span_size(rows), span_size(columns)};
+    int64_t dim[] = {span_size(rows), span_size(columns)};
     if (item->expert == 0) {
         struct expert_weights *experts = &l->weights->layer[item->layer].experts;
         experts->first = (int)l->plan->experts.begin;
@@ -235,9 +236,11 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
     if (item->field == WEIGHT_UKV)
         return lay_out_latent(l, item, &source);
     if (item->field == WEIGHT_EMBEDDING) {
+        dim[0] = l->plan->has_embedding ? dim[0] : 0; /* else only the tied head is wanted */
         TRY(arena_tensor(l->arena, &l->weights->embedding, source.dtype, 2, dim));
-        if (!l->config->ties_embeddings)
+        if (!l->config->ties_embeddings || !l->plan->has_head)
             return STATUS_OK;
+        dim[0] = span_size(rows);
         matrix = &l->weights->head;
     }
     *matrix = (struct matrix){.dtype = resident_dtype(l, item, &source),
@@ -331,9 +334,10 @@ static int place_rows(struct loader *l, const struct weight_item *item, enum dty
         dtype_to_f32((float *)vector->data + local, from, dtype, n);
     } else if (item->field == WEIGHT_EMBEDDING) {
         size_t row_bytes = (size_t)width * dtype_bytes(dtype);
-        memcpy((char *)l->weights->embedding.data + (size_t)local * row_bytes, from,
-               (size_t)n * row_bytes);
-        if (l->config->ties_embeddings && l->weights->head.dtype == dtype)
+        if (l->plan->has_embedding)
+            memcpy((char *)l->weights->embedding.data + (size_t)local * row_bytes, from,
+                   (size_t)n * row_bytes);
+        if (l->config->ties_embeddings && l->plan->has_head && l->weights->head.dtype == dtype)
             matrix_pack(&l->weights->head, 0, local, n, from, width);
     } else {
         assert(item->field == WEIGHT_UKV);
@@ -569,7 +573,7 @@ static enum status check_expert_types(void *context, const struct weight_item *i
     struct loader *l = context;
     struct weight_source source;
     int index;
-    if (item->expert < 0 || l->checkpoint == NULL)
+    if (item->expert < 0 || l->checkpoint == NULL || !weight_is_held(l->config, l->plan, item))
         return STATUS_OK;
     TRY(weights_find(l->config, l->checkpoint, item, &source));
     const struct matrix *all = target_matrix(l, item, &index);

@@ -264,6 +264,7 @@ struct model_extent weights_extent(const struct model_config *c)
         .dense_columns = c->dense_columns,
         .shared_columns = extent_of(c, X_SHARED),
         .expert_columns = c->expert_columns,
+        .n_layers = c->n_layers,
     };
 }
 
@@ -306,13 +307,24 @@ void weight_cut(const struct model_config *c, const struct shard_plan *plan,
     }
 }
 
+int weight_is_held(const struct model_config *config, const struct shard_plan *plan,
+                   const struct weight_item *item)
+{
+    if (item->layer >= 0)
+        return plan->layers.begin <= item->layer && item->layer < plan->layers.end;
+    if (item->field == WEIGHT_EMBEDDING)
+        return plan->has_embedding || (plan->has_head && config->ties_embeddings);
+    return plan->has_head;
+}
+
 void weight_slice(const struct model_config *config, const struct shard_plan *plan,
                   const struct weight_item *item, struct span *rows, struct span *columns)
 {
     int is_elsewhere = item->expert >= 0 &&
                        (item->expert < plan->experts.begin || item->expert >= plan->experts.end);
     weight_cut(config, plan, item, rows, columns);
-    if (is_elsewhere || span_size(*rows) == 0 || span_size(*columns) == 0)
+    if (is_elsewhere || !weight_is_held(config, plan, item) || span_size(*rows) == 0 ||
+        span_size(*columns) == 0)
         *rows = *columns = (struct span){0, 0};
 }
 

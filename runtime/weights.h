@@ -112,6 +112,10 @@ enum status weights_each(const struct model_config *config, weight_visitor visit
 void weight_cut(const struct model_config *config, const struct shard_plan *plan,
                 const struct weight_item *item, struct span *rows, struct span *columns);
 
+/* 1 when the rank's stage needs the tensor: a layer of its own, the embedding, the head. */
+int weight_is_held(const struct model_config *config, const struct shard_plan *plan,
+                   const struct weight_item *item);
+
 /* The rows and columns of a tensor that a rank of this plan reads; both empty when it reads nothing. */
 void weight_slice(const struct model_config *config, const struct shard_plan *plan,
                   const struct weight_item *item, struct span *rows, struct span *columns);
@@ -171,10 +175,10 @@ struct weights;
 void weights_move(struct weights *weights, int n_layers, const void *from, void *to);
 
 struct weights {
-    struct tensor embedding; /* [own vocabulary rows, d], stored type */
-    struct tensor final_gain;
+    struct tensor embedding;     /* [own vocabulary rows, d], stored type; of the first stage */
+    struct tensor final_gain;    /* of the last stage, as the head */
     struct matrix head;          /* [own vocabulary rows, d] */
-    struct layer_weights *layer; /* [n_layers] */
+    struct layer_weights *layer; /* [n_layers], those of other stages empty */
     int64_t bytes_read;          /* from files */
     int64_t bytes_resident;      /* in device memory */
 };

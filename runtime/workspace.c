@@ -55,6 +55,14 @@ static enum status take_attention(struct workspace *w, struct arena *arena,
     return take_state(arena, &w->partial, expanded_tokens, heads, c->d_v);
 }
 
+/* One that holds i32. */
+static enum status take_i32(struct arena *arena, struct tensor *t, int64_t n0, int64_t n1)
+{
+    TRY(take(arena, t, n0, n1, 0));
+    t->dtype = DTYPE_I32; /* of the same size */
+    return STATUS_OK;
+}
+
 static enum status take_ffn(struct workspace *work, struct arena *arena,
                             const struct model_config *c, const struct weights *weights,
                             const struct ops *ops, int64_t tokens)
@@ -74,10 +82,49 @@ static enum status take_ffn(struct workspace *work, struct arena *arena,
     TRY(take(arena, &work->gate, tokens, columns, 0));
     TRY(take(arena, &work->up, tokens, columns, 0));
     TRY(take(arena, &work->router_logits, tokens, c->router.n_experts, 0));
-    TRY(take(arena, &work->chosen, tokens, n_chosen, 0));
-    work->chosen.dtype = DTYPE_I32;
+    TRY(take_i32(arena, &work->chosen, tokens, n_chosen));
     TRY(take(arena, &work->chosen_weight, tokens, n_chosen, 0));
     return arena_take(arena, &work->experts_scratch, scratch);
+}
+
+/* What experts need whose tokens are on several replicas. */
+static enum status take_exchange(struct workspace *work, struct arena *arena,
+                                 const struct model_config *c, const struct workspace_shape *shape)
+{
+    int64_t tokens = c->router.n_experts > 0 ? shape->max_tokens : 0;
+    int64_t n_chosen = c->router.n_chosen;
+    if (shape->n_replicas == 1)
+        return STATUS_OK;
+    TRY(take(arena, &work->all_h, tokens, c->d, 0));
+    TRY(take(arena, &work->all_u, tokens, c->d, 0));
+    TRY(take_i32(arena, &work->all_chosen, tokens, n_chosen));
+    return take(arena, &work->all_chosen_weight, tokens, n_chosen, 0);
+}
+
+/* A row goes to the ranks of its experts, each of which etp ranks share. */
+static enum status take_dispatch(struct dispatch_work *work, struct arena *arena,
+                                 const struct model_config *c, const struct workspace_shape *shape)
+{
+    int stage = shape->n_replicas * shape->tp, etp = stage / shape->ep;
+    int64_t tokens = c->router.n_experts > 0 ? shape->max_tokens : 0;
+    int64_t n_chosen = c->router.n_chosen, own = (tokens + shape->tp - 1) / shape->tp;
+    int64_t targets = n_chosen * etp < stage ? n_chosen * etp : stage;
+    void *counts, *place, *part, *zeros;
+    if (!shape->dispatches)
+        return STATUS_OK;
+    work->capacity = own * targets;
+    TRY(take(arena, &work->sent_h, work->capacity, c->d, 0));
+    TRY(take_i32(arena, &work->sent_pair, work->capacity, 2 * n_chosen));
+    TRY(take_i32(arena, &work->received_pair, tokens, 2 * n_chosen));
+    TRY(arena_take(arena, &counts, 2 * (size_t)stage * sizeof *work->counts));
+    TRY(arena_take(arena, &place, (size_t)(stage * own) * sizeof *work->place));
+    TRY(arena_take(arena, &part, (size_t)stage * sizeof *work->part));
+    TRY(arena_take(arena, &zeros, (size_t)c->d * sizeof *work->zeros));
+    work->counts = counts;
+    work->place = place;
+    work->part = part;
+    work->zeros = zeros; /* arenas are zeroed */
+    return STATUS_OK;
 }
 
 enum status workspace_open(struct workspace *work, struct arena *arena,
@@ -94,6 +141,8 @@ enum status workspace_open(struct workspace *work, struct arena *arena,
     TRY(take(arena, &work->u, (shape->splits_moe ? 2 : 1) * max_tokens, model->d, 0));
     TRY(take_attention(work, arena, model, span_size(plan->heads), shape));
     TRY(take_ffn(work, arena, model, weights, ops, max_tokens));
+    TRY(take_exchange(work, arena, model, shape));
+    TRY(take_dispatch(&work->dispatch, arena, model, shape));
     return take(arena, &work->logits, LOGITS_ROWS, span_size(plan->vocab), 0);
 }
 

@@ -191,8 +191,7 @@ static void reduce_scatter_gives_each_its_part_of_the_tree(struct comm *comm)
     int64_t *counts = claim((size_t)size * sizeof *counts);
     for (int shape = 0; shape < 6; shape++) {
         for (int i = 0; i < size; i++) {
-            const int64_t shapes[] = {0,     1,           i, i == size - 1 ? 1000 : 0,
-                                      40000, 70000 + i * 77};
+            const int64_t shapes[] = {0, 1, i, i == size - 1 ? 1000 : 0, 40000, 70000 + i * 77};
             counts[i] = shapes[shape];
         }
         check_reduce_scatter(comm, counts, shape);

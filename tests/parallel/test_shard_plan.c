@@ -171,7 +171,8 @@ static void large_counts_do_not_overflow(void **state)
 static void layers_are_held_once_by_every_replica(void **state)
 {
     (void)state;
-    const struct model_extent extent = {.n_heads = 5, .vocab_size = 7, .n_experts = 6, .n_layers = 7};
+    const struct model_extent extent = {
+        .n_heads = 5, .vocab_size = 7, .n_experts = 6, .n_layers = 7};
     for (int pp = 1; pp <= 7; pp++)
         for (int dp = 1; dp <= 3; dp++) {
             unsigned char held[8] = {0}, experts[7][8] = {{0}};

@@ -22,6 +22,7 @@ static void open_member(struct latent_cache *member_cache, struct arena *memory,
                                              .n_sequences = SEQUENCES,
                                              .max_length = MAX_LENGTH,
                                              .n_pages = SEQUENCES * PAGES,
+                                             .layers = {0, 2},
                                              .n_members = n_members,
                                              .member = member};
     size_t bytes = latent_cache_bytes(&config, &shape);

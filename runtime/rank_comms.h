@@ -1,0 +1,40 @@
+/* rank_comms.h - the communicators of a rank: one for each axis of the mesh, of host tensors, and on a device
+ * those of its tensors. */
+#ifndef RUNTIME_RANK_COMMS_H
+#define RUNTIME_RANK_COMMS_H
+
+#include "kernels/backend.h"
+#include "parallel/comm.h"
+
+/* As the groups of struct mesh. */
+enum comm_axis {
+    AXIS_TP,
+    AXIS_DP,
+    AXIS_STAGE,
+    AXIS_LINK_EVEN, /* link[0] */
+    AXIS_LINK_ODD,  /* link[1] */
+    AXIS_ENDS,
+    N_AXES
+};
+
+struct rank_comms {
+    struct comm host[N_AXES];
+    struct comm device[N_AXES]; /* ops NULL: the host's serves */
+};
+
+/* Collective over the world.  Owner: caller; end with rank_comms_close.  Errors: STATUS_COMM. */
+enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh);
+
+/* Those of device tensors, through page-locked memory, where the device is not the host.  Local.
+ * Errors: STATUS_NO_MEMORY. */
+enum status rank_comms_open_device(struct rank_comms *comms, const struct backend *backend);
+
+void rank_comms_close(struct rank_comms *comms);
+
+/* The communicator of tensors where the weights are. */
+static inline struct comm *rank_comms_of(struct rank_comms *comms, enum comm_axis axis)
+{
+    return comms->device[axis].ops != NULL ? &comms->device[axis] : &comms->host[axis];
+}
+
+#endif
