@@ -8,7 +8,7 @@ static const char *const names[] = {
     [LEDGER_ALL_REDUCE] = "all_reduce", [LEDGER_REDUCE_SCATTER] = "reduce_scatter",
     [LEDGER_ALL_GATHER] = "all_gather", [LEDGER_ALL_TO_ALL] = "all_to_all",
     [LEDGER_BROADCAST] = "broadcast",   [LEDGER_LOWEST] = "lowest",
-    [LEDGER_BARRIER] = "barrier",
+    [LEDGER_BARRIER] = "barrier",       [LEDGER_HAND_OVER] = "hand_over",
 };
 
 void ledger_push(struct ledger_board *board, const struct ledger_entry *entry)

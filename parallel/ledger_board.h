@@ -16,7 +16,8 @@ enum ledger_operation {
     LEDGER_ALL_TO_ALL,
     LEDGER_BROADCAST,
     LEDGER_LOWEST,
-    LEDGER_BARRIER
+    LEDGER_BARRIER,
+    LEDGER_HAND_OVER /* a letter of mailbox.h */
 };
 
 struct ledger_entry {

@@ -25,6 +25,8 @@ enum { SHORTEST_CONTEXT = 256 }; /* a default context below is refused instead *
 struct flight {
     struct step_entry *entry; /* [max_num_seqs] */
     struct step_plan plan;    /* without ids */
+    float *came;     /* [max_num_seqs, vocabulary] its logits; NULL when rank 0 has them itself */
+    int is_expected; /* they go there */
 };
 
 struct engine {
@@ -36,8 +38,9 @@ struct engine {
     struct model_config config;
     struct mesh mesh;
     struct shard_plan plan;
-    struct comm world;  /* of host tensors */
-    struct comm orders; /* of all ranks too, for steps; ops NULL: world serves */
+    struct comm world;       /* of host tensors */
+    struct mailbox *letters; /* logits, to rank 0 */
+    struct comm orders;      /* of all ranks too, for steps; ops NULL: world serves */
     struct rank_comms comms;
     struct safetensors *checkpoint; /* while loading */
     struct backend backend;
@@ -70,8 +73,11 @@ static void engine_free(struct engine *e)
 {
     if (e->trace != NULL)
         fclose(e->trace);
-    for (int i = 0; e->flight != NULL && i < e->mesh.pp.size; i++)
+    mailbox_close(e->letters);
+    for (int i = 0; e->flight != NULL && i < e->mesh.pp.size; i++) {
         free(e->flight[i].entry);
+        free(e->flight[i].came);
+    }
     free(e->flight);
     free(e->length);
     replica_plan_close(&e->replica);
@@ -242,6 +248,15 @@ static enum status open_orders(struct engine *e)
         return STATUS_OK;
     TRY(comm_mpi_open(&e->orders, &e->mesh.world));
     return ledger_wrap(&e->orders);
+}
+
+/* Logits of every step on its way, in blocks of each replica. */
+static enum status open_letters(struct engine *e)
+{
+    int blocks = e->options.max_num_seqs + e->mesh.dp.size;
+    const struct group alone = {.name = "ends", .size = 1};
+    int is_end = e->mesh.tp.index == 0 && e->mesh.dp.index == 0;
+    return mailbox_open(&e->letters, is_end ? &e->mesh.ends : &alone, blocks * e->mesh.pp.size);
 }
 
 static struct comm *orders_of(struct engine *e)
@@ -495,8 +510,12 @@ static enum status open_steps(struct engine *e)
     e->flight = calloc((size_t)e->mesh.pp.size, sizeof *e->flight);
     int has_all = e->length != NULL && e->flight != NULL;
     for (int i = 0; has_all && i < e->mesh.pp.size; i++) {
-        e->flight[i].entry = calloc((size_t)max_seqs, sizeof *e->flight[i].entry);
-        has_all = e->flight[i].entry != NULL;
+        struct flight *flight = &e->flight[i];
+        int is_apart = e->letters != NULL && e->process.rank == 0;
+        flight->entry = calloc((size_t)max_seqs, sizeof *flight->entry);
+        if (is_apart)
+            flight->came = malloc((size_t)max_seqs * (size_t)e->config.vocab_size * sizeof(float));
+        has_all = flight->entry != NULL && (!is_apart || flight->came != NULL);
     }
     if (!has_all)
         FAIL(STATUS_NO_MEMORY, "no memory for steps of %d sequences", max_seqs);
@@ -544,6 +563,7 @@ static enum status open_phases(struct engine *e)
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
     TRY(comm_agree(&e->world, open_layout(e)));
     TRY(open_orders(e));
+    TRY(comm_agree(&e->world, open_letters(e)));
     TRY(rank_comms_open(&e->comms, &e->mesh));
     TRY(comm_agree(&e->world, open_device_comms(e)));
     TRY(comm_agree(&e->world, open_checkpoint(e)));
@@ -673,7 +693,7 @@ static struct step step_of(struct engine *e, const struct step_plan *all)
         .behind = rank_comms_of(&e->comms, AXIS_LINK_EVEN + mesh_link_behind(&e->mesh)),
         .host_tp = &host[AXIS_TP],
         .host_dp = &host[AXIS_DP],
-        .ends = &host[AXIS_ENDS],
+        .letters = e->letters,
         .ep = &e->mesh.ep,
         .all = all,
         .own = &e->replica,
@@ -757,22 +777,42 @@ static enum status check_plan(const struct engine *e, const struct step_plan *pl
     return STATUS_OK;
 }
 
+static void keep_plan(struct flight *flight, const struct step_plan *plan)
+{
+    flight->plan = (struct step_plan){
+        .n_entries = plan->n_entries, .n_tokens = plan->n_tokens, .entry = flight->entry};
+    memcpy(flight->entry, plan->entry, (size_t)plan->n_entries * sizeof *plan->entry);
+}
+
+/* Where the last stage is elsewhere and there is room for them. */
+static enum status expect_logits(struct engine *e, struct flight *flight)
+{
+    int64_t n_rows = 0;
+    for (int i = 0; i < flight->plan.n_entries; i++)
+        n_rows += flight->entry[i].n_tokens - flight->entry[i].first_logits;
+    flight->is_expected = flight->came != NULL && n_rows <= e->options.max_num_seqs;
+    assert(flight->came == NULL || flight->is_expected || e->n_flights == 1);
+    if (!flight->is_expected)
+        return STATUS_OK;
+    struct step step = step_of(e, &flight->plan);
+    step.came = flight->came;
+    return step_expect_logits(&step);
+}
+
 enum status engine_begin_step(struct engine *engine, const struct step_plan *plan)
 {
     struct engine *e = engine;
     struct step_order order;
     assert(e->n_flights < e->mesh.pp.size);
     TRY(check_plan(e, plan));
+    struct flight *flight = &e->flight[(e->first_flight + e->n_flights++) % e->mesh.pp.size];
+    keep_plan(flight, plan);
     ledger_step_begin();
+    abort_on(e, expect_logits(e, flight));
     abort_on(e, step_message_exchange(&e->message, orders_of(e), plan, &order));
     abort_on(e, run_layers(e, &order.plan));
     if (e->mesh.pp.size > 1)
         ledger_step_end(); /* the logits come later */
-
-    struct flight *flight = &e->flight[(e->first_flight + e->n_flights++) % e->mesh.pp.size];
-    flight->plan = (struct step_plan){
-        .n_entries = plan->n_entries, .n_tokens = plan->n_tokens, .entry = flight->entry};
-    memcpy(flight->entry, plan->entry, (size_t)plan->n_entries * sizeof *plan->entry);
     return STATUS_OK;
 }
 
@@ -781,7 +821,9 @@ enum status engine_end_step(struct engine *engine, logits_sink sink, void *conte
     struct engine *e = engine;
     enum status sunk = STATUS_OK;
     assert(e->n_flights > 0);
-    struct step step = step_of(e, &e->flight[e->first_flight].plan);
+    const struct flight *flight = &e->flight[e->first_flight];
+    struct step step = step_of(e, &flight->plan);
+    step.came = flight->is_expected ? flight->came : NULL;
     ledger_step_begin();
     abort_on(e, step_logits(&step, sink, context, &sunk));
     if (e->mesh.pp.size > 1)

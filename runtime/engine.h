@@ -117,8 +117,9 @@ struct step_plan {
 /* Receives the logits of one token: f32 [vocab_size], valid during the call. */
 typedef enum status (*logits_sink)(void *context, int entry, int token, const float *logits);
 
-/* Rank 0: begins a step on all ranks, when fewer than engine_depth are on their way.  Positions follow from
- * the lengths of the sequences, which grow at once.
+/* Rank 0: begins a step on all ranks, when fewer than engine_depth are on their way; one that wants more than
+ * engine_max_num_seqs rows of logits must be alone.  Positions follow from the lengths of the sequences, which
+ * grow at once.
  * Errors: STATUS_USAGE for ids or lengths out of range (checked on rank 0 before anything is sent;
  * the engine stays usable); anything later ends the job (process_abort) on the rank that failed. */
 enum status engine_begin_step(struct engine *engine, const struct step_plan *plan);

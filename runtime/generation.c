@@ -499,6 +499,9 @@ static enum status open_runs(struct generation *all)
     if (n > all->n_requests)
         n = all->n_requests;
     all->depth = engine_depth(all->engine);
+    for (int i = 0; i < all->n_requests; i++)
+        if (all->request[i].on_logits != NULL)
+            all->depth = 1; /* steps with many rows of logits must be alone */
     all->run = calloc((size_t)n + 1, sizeof *all->run);
     all->ids = calloc((size_t)engine_max_batched_tokens(all->engine), sizeof *all->ids);
     all->load = calloc((size_t)engine_replicas(all->engine), sizeof *all->load);

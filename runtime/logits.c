@@ -3,7 +3,8 @@
  *
  * All replicas of the last stage compute a block of rows at the same time.  The blocks then go one after
  * another to the first rank of that stage, and from there to rank 0, as members of tp gave them: for each
- * member its part of every row. */
+ * member its part of every row.  Where rank 0 is of another stage it has said before where they go: it may be
+ * handing on the rows of a later step while the last stage wants to be rid of these. */
 #include <string.h>
 
 #include "runtime/step.h"
@@ -48,12 +49,12 @@ static enum status compute_rows(struct step *s, const struct wanted_rows *wanted
     return s->host_tp->ops->all_gather(s->host_tp, &gathered, &logits, s->gather_counts, s->stream);
 }
 
-static void hand_out(struct step *s, const struct wanted_rows *wanted, logits_sink sink,
-                     void *context, enum status *sunk)
+/* The rows of a block, `gathered` from the members. */
+static void hand_out(struct step *s, const float *gathered, const struct wanted_rows *wanted,
+                     logits_sink sink, void *context, enum status *sunk)
 {
     for (int i = 0; i < wanted->count && *sunk == STATUS_OK; i++) {
-        join_row(s->work->joined, s->work->gathered.data, s->vocab_counts, s->tp->group.size,
-                 wanted->count, i);
+        join_row(s->work->joined, gathered, s->vocab_counts, s->tp->group.size, wanted->count, i);
         *sunk = sink(context, wanted->entry[i], wanted->token[i], s->work->joined);
     }
 }
@@ -73,39 +74,85 @@ static enum status cross_replicas(struct step *s, int from, int64_t count)
                                        s->sent_counts, NULL);
 }
 
-/* The block that replica `from` has computed, to rank 0 and its sink. */
+/* The block that replica `from` has computed, to the first rank of the last stage, and on to rank 0. */
 static enum status deliver(struct step *s, int from, const struct wanted_rows *wanted,
                            logits_sink sink, void *context, enum status *sunk)
 {
     int64_t count = wanted->count * s->model->vocab_size;
     if (count == 0 || s->tp->group.index != 0)
         return STATUS_OK;
-    if (s->plan->has_head && from != 0)
+    if (from != 0)
         TRY(cross_replicas(s, from, count));
-    int is_first_replica = s->host_dp->group.index == 0;
-    if (is_first_replica && s->ends->group.size > 1) {
-        struct tensor block = tensor_rows(&s->work->gathered, 0, count);
-        TRY(s->ends->ops->broadcast(s->ends, &block, 1, NULL));
-    }
+    if (s->host_dp->group.index == 0 && s->letters != NULL)
+        return mailbox_send(s->letters, s->work->gathered.data, count * (int64_t)sizeof(float));
     if (sink != NULL)
-        hand_out(s, wanted, sink, context, sunk);
+        hand_out(s, s->work->gathered.data, wanted, sink, context, sunk);
+    return STATUS_OK;
+}
+
+/* Goes through the blocks in the order in which they travel: of all replicas the first ones, then the next. */
+static int next_block(struct wanted_rows *wanted, const struct step *s, int *block, int *from,
+                      int *any)
+{
+    int n_replicas = s->host_dp->group.size;
+    for (;; ++*from) {
+        if (*from == n_replicas && !*any)
+            return 0;
+        if (*from == n_replicas) {
+            *from = *any = 0;
+            ++*block;
+        }
+        wanted_rows_build(wanted, s->all, n_replicas, *from, *block);
+        *any |= wanted->count > 0;
+        if (wanted->count > 0)
+            return 1;
+    }
+}
+
+enum status step_expect_logits(struct step *s)
+{
+    struct wanted_rows wanted;
+    float *at = s->came;
+    for (int block = 0, from = 0, any = 0; next_block(&wanted, s, &block, &from, &any); from++) {
+        int64_t count = wanted.count * s->model->vocab_size;
+        TRY(mailbox_expect(s->letters, at, count * (int64_t)sizeof(float)));
+        at += count;
+    }
+    return STATUS_OK;
+}
+
+/* Rank 0 of a first stage that is not the last one. */
+static enum status take_letters(struct step *s, logits_sink sink, void *context, enum status *sunk)
+{
+    struct wanted_rows wanted;
+    const float *at = s->came;
+    for (int block = 0, from = 0, any = 0; next_block(&wanted, s, &block, &from, &any); from++) {
+        int64_t count = wanted.count * s->model->vocab_size;
+        const float *gathered = s->came == NULL ? s->work->gathered.data : at;
+        if (s->came == NULL)
+            TRY(mailbox_expect(s->letters, s->work->gathered.data, count * (int64_t)sizeof(float)));
+        TRY(mailbox_take(s->letters));
+        hand_out(s, gathered, &wanted, sink, context, sunk);
+        at += s->came == NULL ? 0 : count;
+    }
     return STATUS_OK;
 }
 
 enum status step_logits(struct step *s, logits_sink sink, void *context, enum status *sunk)
 {
-    int own = s->host_dp->group.index, n_replicas = s->host_dp->group.size;
+    int own = s->host_dp->group.index, computed = -1;
     struct wanted_rows wanted;
-    for (int block = 0, any = 1; any; block++) {
-        any = 0;
-        wanted_rows_build(&wanted, s->all, n_replicas, own, block);
-        if (wanted.count > 0 && s->plan->has_head)
-            TRY(compute_rows(s, &wanted));
-        for (int from = 0; from < n_replicas; from++) {
-            wanted_rows_build(&wanted, s->all, n_replicas, from, block);
-            any |= wanted.count > 0;
-            TRY(deliver(s, from, &wanted, sink, context, sunk));
+    if (!s->plan->has_head)
+        return sink == NULL ? STATUS_OK : take_letters(s, sink, context, sunk);
+    for (int block = 0, from = 0, any = 0; next_block(&wanted, s, &block, &from, &any); from++) {
+        if (block > computed) { /* all replicas at the same time */
+            struct wanted_rows mine;
+            wanted_rows_build(&mine, s->all, s->host_dp->group.size, own, block);
+            if (mine.count > 0)
+                TRY(compute_rows(s, &mine));
+            computed = block;
         }
+        TRY(deliver(s, from, &wanted, sink, context, sunk));
     }
     return STATUS_OK;
 }

@@ -8,7 +8,6 @@ enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh)
         [AXIS_STAGE] = &mesh->stage,
         [AXIS_LINK_EVEN] = &mesh->link[0],
         [AXIS_LINK_ODD] = &mesh->link[1],
-        [AXIS_ENDS] = &mesh->ends,
     };
     for (int axis = 0; axis < N_AXES; axis++)
         if (axis != AXIS_STAGE || mesh->dp.size > 1) /* else it is tp, and nobody asks for it */

@@ -13,7 +13,6 @@ enum comm_axis {
     AXIS_STAGE,
     AXIS_LINK_EVEN, /* link[0] */
     AXIS_LINK_ODD,  /* link[1] */
-    AXIS_ENDS,
     N_AXES
 };
 

@@ -7,6 +7,7 @@
 #define RUNTIME_STEP_H
 
 #include "parallel/comm.h"
+#include "parallel/mailbox.h"
 #include "runtime/batch.h"
 #include "runtime/replica_plan.h"
 #include "runtime/step_trace.h"
@@ -83,7 +84,8 @@ struct step {
     struct comm *tp, *dp, *stage;   /* stage: with several replicas only */
     struct comm *before, *behind;   /* the same place of the stages next to this one; pp */
     struct comm *host_tp, *host_dp; /* of the same members, for host tensors */
-    struct comm *ends;              /* first and last stage, for host tensors */
+    struct mailbox *letters;        /* from the last stage to the first; NULL: they are one */
+    float *came;                    /* where letters go that are expected; NULL: not yet expected */
     const struct group *ep;         /* of this rank in its stage */
     const struct step_plan *all;    /* of all replicas; */
     const struct replica_plan *own; /* this one's part */
@@ -185,6 +187,10 @@ void step_count_experts(const struct step *s, const struct tensor *chosen,
 /* This rank's columns of down(silu(gate h) * up h): a part of a sum over tp. */
 enum status ffn_partial(struct step *s, struct tensor *u, const struct tensor *h,
                         const struct ffn_weights *w);
+
+/* Rank 0, when the last stage is elsewhere: says that the logits of the step of all replicas go to
+ * s->came[rows wanted, vocabulary]. */
+enum status step_expect_logits(struct step *s);
 
 /* Computes the logits that the step of all replicas asks for, on the last stage, and brings them to rank 0, which
  * hands them to `sink`, those of an entry in order.  A failing sink does not stop the exchange between
