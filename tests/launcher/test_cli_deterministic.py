@@ -66,6 +66,23 @@ def test_layouts():
                             f"{ranks} ranks, {layout}")
 
 
+def test_replicas_and_stages():
+    """Replicas of sequences, stages of layers, both exchanges of experts."""
+    one = logits(MODEL, *LAYOUT, length=130)
+    moe = logits(MOE, *LAYOUT, length=130)
+    layouts = [(2, "--dp 2"), (8, "--dp 8"), (8, "--dp 4 --all2all-backend alltoall"),
+               (4, "--dp 2 --kv-placement sharded"), (8, "--dp 2 --all2all-backend alltoall"),
+               (2, "--pp 2"), (8, "--pp 2 --dp 2"), (6, "--pp 3 --comm mpi"),
+               (8, "--pp 2 --dp 4 --max-num-batched-tokens 7 --all2all-backend alltoall")]
+    for ranks, layout in layouts[::3] if IS_SANITIZED else layouts:
+        expect_same(one, logits(MODEL, *LAYOUT, *layout.split(), ranks=ranks, length=130),
+                    f"{layout} on {ranks} ranks")
+        if "--pp 3" not in layout: # it has 2 layers
+            ep = str(ranks // (2 if "--pp" in layout else 1)) # of few experts
+            expect_same(moe, logits(MOE, *LAYOUT, *layout.split(), "--ep", ep, ranks=ranks, length=130),
+                        f"{layout} on {ranks} ranks, {MOE}")
+
+
 def test_choices():
     """Types of cache, weights and inputs, each on one rank and on others with all that may differ."""
     for choice in (["--kv-cache-dtype", "f32"], ["--kv-cache-dtype", "fp8_ds_mla"],
@@ -103,10 +120,12 @@ def test_batches():
     prompts = [prompt(length, 11) for length in lengths]
     alone = [probabilities("--prompt-ids", ids, *LAYOUT)[0] for ids in prompts]
     beside = [word for ids in prompts for word in ("--prompt-ids", ids)]
-    for mode, ranks, seqs, tokens in (("batch", 0, "8", "512"), ("layout", 0, "3", "50"),
-                                      ("layout", 4, "8", "512"), ("layout", 2, "2", "33")):
+    for mode, ranks, seqs, tokens, *layout in (("batch", 0, "8", "512"), ("layout", 0, "3", "50"),
+                                      ("layout", 4, "8", "512"), ("layout", 2, "2", "33"),
+                                      ("layout", 4, "8", "50", "--dp", "2"),
+                                      ("layout", 2, "8", "50", "--pp", "2")):
         found = probabilities(*beside, "--deterministic", mode, "--max-num-seqs", seqs,
-                              "--max-num-batched-tokens", tokens, ranks=ranks)
+                              "--max-num-batched-tokens", tokens, *layout, ranks=ranks)
         check.expect(found == alone, f"{mode} on {ranks} ranks, {seqs} side by side: {found[:1]}")
 
 
@@ -132,6 +151,7 @@ def test_refusals():
 
 test_checkpoints()
 test_layouts()
+test_replicas_and_stages()
 test_choices()
 test_chunks()
 test_batches()

@@ -123,7 +123,8 @@ def test_jobs_that_fail():
     check.expect_error([*VERIFY], 2, "run it without mpirun", ranks=2, variables=TEMPORARY)
     for layouts, text in (("tp=2;", "a layout of 0 characters"), ("ep=2", "has no tp=N"),
                           ("tp=two", "expected a number of ranks"), ("tp=2,tp=2", "'tp' twice"),
-                          ("tp=2,dp=2", "dp and pp are not in this version"),
+                          ("tp=2,dp=0", "found 'dp=0'"), ("dp=2,pp=2", "has no tp=N"),
+                          ("tp=2,a2a", "found 'a2a'"),
                           ("tp=2,kv", "found 'kv'"), ("tp=2,x=1", "found 'x=1'")):
         check.expect_error([*VERIFY, "--layouts", layouts], 2, text, variables=TEMPORARY)
 

@@ -77,7 +77,8 @@ static void each_command_takes_a_name_once(void **state)
 
 static void later_names_are_neither_in_the_table_nor_in_help(void **state)
 {
-    static const char *const later[] = {"dp", "pp", "kv-cache-form", "block-size", "num-prompts"};
+    static const char *const later[] = {"kv-cache-form", "block-size", "num-prompts",
+                                        "request-rate", "cluster"};
     char line[128], *help = options_help(COMMAND_NONE);
     (void)state;
     for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
@@ -259,7 +260,7 @@ static void bad_environment_and_file_name_their_place(void **state)
         {"{\"tp\": \"2\"}", "key \"tp\": found a value of the wrong type, expected an integer"},
         {"{\"tp\": 2.5}", "expected an integer"},
         {"{\"tp\": 0}", "key \"tp\": found '0'"},
-        {"{\"dp\": 1}", "not in this version"},
+        {"{\"block-size\": 1}", "not in this version"},
         {"{\"json\": 1}", "expected true or false"},
         {"{\"config\": \"x\"}", "unknown key \"config\""},
         {"{\"help\": true}", "unknown key \"help\""},

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { N_WORDS = 16, EOS = 256 + N_WORDS, N_IDS, VOCAB = 300, MAX_IDS = 256, MAX_TEXT = 2048 };
-enum { MAX_SEQUENCES = 4, MAX_STEPS = 1000 };
+enum { MAX_SEQUENCES = 4, MAX_STEPS = 1000, MAX_DEPTH = 3 };
 
 /* Ids 0 to 255 are bytes, then these, then the special token EOS. */
 static const char *const word[N_WORDS] = {"aa",  "ab",  "ba",  "bb",  "aaa",   "aab",  "aba", "abb",
@@ -38,6 +38,13 @@ struct engine {
     int32_t seen[MAX_SEQUENCES][MAX_IDS];
     int32_t n_tokens[MAX_STEPS], n_logits[MAX_STEPS], n_entries[MAX_STEPS];
     int n_steps, n_released;
+    int n_replicas, depth; /* 0: 1 */
+    struct flight {
+        struct step_entry entry[MAX_SEQUENCES];
+        int64_t position[MAX_SEQUENCES]; /* of the entry's first token */
+        int n_entries;
+    } flight[MAX_DEPTH]; /* begun and not ended, the first one first */
+    int n_flights, most_flights;
     const size_t *streamed; /* how much text was out when a step began */
     size_t streamed_at[MAX_STEPS];
 };
@@ -62,8 +69,21 @@ int engine_max_num_seqs(const struct engine *engine)
     return engine->max_seqs;
 }
 
+int engine_replicas(const struct engine *engine)
+{
+    return engine->n_replicas > 0 ? engine->n_replicas : 1;
+}
+
+int engine_depth(const struct engine *engine)
+{
+    return engine->depth > 0 ? engine->depth : 1;
+}
+
 void engine_release(struct engine *engine, int sequence)
 {
+    for (int i = 0; i < engine->n_flights; i++)
+        for (int k = 0; k < engine->flight[i].n_entries; k++)
+            assert_int_not_equal(engine->flight[i].entry[k].sequence, sequence);
     assert_in_range(sequence, 0, engine->max_seqs - 1);
     assert_true(engine->length_of[sequence] > 0);
     engine->length -= engine->length_of[sequence];
@@ -94,43 +114,65 @@ static void write_logits(const struct engine *engine, float *logits, const int32
     logits[VOCAB - 1] = (float)at; /* padding: marks the position */
 }
 
-static void run_entry(struct engine *engine, const struct step_plan *plan, int index,
-                      const int32_t *ids, logits_sink sink, void *context)
+/* The tokens go into the sequence; what the model says of them waits for engine_end_step. */
+static void begin_entry(struct engine *engine, struct flight *flight, int index, const int32_t *ids)
 {
-    const struct step_entry *entry = &plan->entry[index];
+    const struct step_entry *entry = &flight->entry[index];
     int64_t *length = &engine->length_of[entry->sequence];
-    int32_t *seen = engine->seen[entry->sequence];
-    float logits[VOCAB];
     assert_in_range(entry->sequence, 0, engine->max_seqs - 1);
     assert_in_range(*length + entry->n_tokens, 1, engine->max_model_len);
-    for (int i = 0; i < entry->n_tokens; i++, ++*length, engine->length++) {
-        seen[*length] = ids[i];
-        if (i < entry->first_logits)
-            continue;
-        write_logits(engine, logits, seen, *length);
+    flight->position[index] = *length;
+    memcpy(engine->seen[entry->sequence] + *length, ids, (size_t)entry->n_tokens * sizeof *ids);
+    *length += entry->n_tokens;
+    engine->length += entry->n_tokens;
+}
+
+static void end_entry(struct engine *engine, const struct flight *flight, int index,
+                      logits_sink sink, void *context)
+{
+    const struct step_entry *entry = &flight->entry[index];
+    float logits[VOCAB];
+    for (int i = entry->first_logits; i < entry->n_tokens; i++) {
+        write_logits(engine, logits, engine->seen[entry->sequence], flight->position[index] + i);
         if (sink(context, index, i, logits) != STATUS_OK)
             fail_msg("the loop must let a step come to its end");
     }
 }
 
-enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
-                        void *context)
+enum status engine_begin_step(struct engine *engine, const struct step_plan *plan)
 {
     int step = engine->n_steps++, sequences = 0;
     const int32_t *ids = plan->ids;
     assert_in_range(step, 0, MAX_STEPS - 1);
     assert_in_range(plan->n_entries, 1, engine->max_seqs);
     assert_in_range(plan->n_tokens, 1, engine->max_batched);
+    assert_in_range(engine->n_flights, 0, engine_depth(engine) - 1);
     engine->n_tokens[step] = plan->n_tokens;
     engine->n_entries[step] = plan->n_entries;
     engine->streamed_at[step] = engine->streamed == NULL ? 0 : *engine->streamed;
+    struct flight *flight = &engine->flight[engine->n_flights++];
+    if (engine->n_flights > engine->most_flights)
+        engine->most_flights = engine->n_flights;
+    flight->n_entries = plan->n_entries;
+    memcpy(flight->entry, plan->entry, (size_t)plan->n_entries * sizeof *plan->entry);
     for (int i = 0; i < plan->n_entries; ids += plan->entry[i++].n_tokens) {
         assert_false(sequences & 1 << plan->entry[i].sequence); /* each once */
         sequences |= 1 << plan->entry[i].sequence;
         engine->n_logits[step] += plan->entry[i].n_tokens - plan->entry[i].first_logits;
-        run_entry(engine, plan, i, ids, sink, context);
+        begin_entry(engine, flight, i, ids);
     }
     assert_int_equal(ids - plan->ids, plan->n_tokens);
+    return STATUS_OK;
+}
+
+enum status engine_end_step(struct engine *engine, logits_sink sink, void *context)
+{
+    assert_true(engine->n_flights > 0);
+    struct flight flight = engine->flight[0];
+    engine->n_flights--;
+    memmove(engine->flight, engine->flight + 1, (size_t)engine->n_flights * sizeof flight);
+    for (int i = 0; i < flight.n_entries; i++)
+        end_entry(engine, &flight, i, sink, context);
     return STATUS_OK;
 }
 
@@ -689,6 +731,25 @@ static struct engine new_batch_engine(int max_seqs, int max_batched)
     return engine;
 }
 
+static void expect_each_as_alone(struct engine *engine, const struct generation_request *request)
+{
+    memset(kept, 0, sizeof kept);
+    n_ended = 0;
+    assert_int_equal(generation_run_all(engine, tokenizer, request, N_REQUESTS, keep, kept),
+                     STATUS_OK);
+    assert_int_equal(n_ended, N_REQUESTS);
+    assert_int_equal(engine->length, 0);
+    assert_int_equal(engine->n_released, N_REQUESTS);
+    for (int i = 0; i < N_REQUESTS; i++) {
+        struct engine alone = new_batch_engine(1, 5);
+        struct generation_result result;
+        assert_int_equal(generation_run(&result, &alone, tokenizer, &request[i]), STATUS_OK);
+        expect_equal(&kept[i], &result, request[i].n_logprobs);
+        generation_result_free(&result);
+        generation_result_free(&kept[i]);
+    }
+}
+
 static void side_by_side_each_gets_what_it_gets_alone(void **state)
 {
     struct generation_request request[N_REQUESTS];
@@ -697,22 +758,53 @@ static void side_by_side_each_gets_what_it_gets_alone(void **state)
     make_requests(request, ids);
     for (int max_seqs = 1; max_seqs <= MAX_SEQUENCES; max_seqs++) {
         struct engine engine = new_batch_engine(max_seqs, 5);
-        memset(kept, 0, sizeof kept);
-        n_ended = 0;
-        assert_int_equal(generation_run_all(&engine, tokenizer, request, N_REQUESTS, keep, kept),
-                         STATUS_OK);
-        assert_int_equal(n_ended, N_REQUESTS);
-        assert_int_equal(engine.length, 0);
-        assert_int_equal(engine.n_released, N_REQUESTS);
-        for (int i = 0; i < N_REQUESTS; i++) {
-            struct engine alone = new_batch_engine(1, 5);
-            struct generation_result result;
-            assert_int_equal(generation_run(&result, &alone, tokenizer, &request[i]), STATUS_OK);
-            expect_equal(&kept[i], &result, request[i].n_logprobs);
-            generation_result_free(&result);
-            generation_result_free(&kept[i]);
-        }
+        expect_each_as_alone(&engine, request);
     }
+}
+
+static void steps_on_their_way_and_replicas_change_nothing(void **state)
+{
+    struct generation_request request[N_REQUESTS];
+    int32_t ids[N_REQUESTS][N_REQUESTS];
+    (void)state;
+    make_requests(request, ids);
+    for (int depth = 1; depth <= MAX_DEPTH; depth++)
+        for (int n_replicas = 1; n_replicas <= MAX_SEQUENCES; n_replicas++)
+            for (int max_seqs = 1; max_seqs <= MAX_SEQUENCES; max_seqs++) {
+                struct engine engine = new_batch_engine(max_seqs, 4);
+                engine.depth = depth;
+                engine.n_replicas = n_replicas;
+                expect_each_as_alone(&engine, request);
+                assert_int_equal(engine.n_flights, 0);
+                /* prompts of one replica follow each other without waiting */
+                assert_int_equal(engine.most_flights, depth);
+            }
+}
+
+/* Two replicas, whose prompts share the first step; the long one's replica gets no second sequence while the
+ * other's is free. */
+static void replicas_are_filled_by_the_tokens_they_keep(void **state)
+{
+    struct engine engine = new_batch_engine(4, 8);
+    struct generation_request request[4];
+    static const int32_t lengths[] = {7, 1, 1, 1};
+    (void)state;
+    engine.n_replicas = 2;
+    engine.script = (const int32_t[]){'x'};
+    engine.n_script = 1;
+    for (int i = 0; i < 4; i++) {
+        request[i] = new_request(2);
+        request[i].n_prompt = lengths[i];
+        request[i].on_text = NULL;
+    }
+    engine.n_prompt = 1;
+    memset(kept, 0, sizeof kept);
+    assert_int_equal(generation_run_all(&engine, tokenizer, request, 3, keep, kept), STATUS_OK);
+    /* 4 of the 7 and all of the 1; sequences 0 and 1, then 3, which is of the replica of 1 */
+    assert_int_equal(engine.n_tokens[0], 5);
+    assert_int_equal(engine.n_entries[0], 2);
+    for (int i = 0; i < 3; i++)
+        generation_result_free(&kept[i]);
 }
 
 /* Prompts of 1, 2, 3 ids, two places: the third begins when one of the others has ended. */
@@ -813,6 +905,8 @@ int main(void)
         cmocka_unit_test(wrong_requests_are_refused_before_anything_runs),
         cmocka_unit_test(a_failure_on_the_way_releases_the_sequence),
         cmocka_unit_test(side_by_side_each_gets_what_it_gets_alone),
+        cmocka_unit_test(steps_on_their_way_and_replicas_change_nothing),
+        cmocka_unit_test(replicas_are_filled_by_the_tokens_they_keep),
         cmocka_unit_test(a_free_sequence_is_taken_by_the_next_request),
         cmocka_unit_test(steps_take_no_more_tokens_than_the_engine),
         cmocka_unit_test(a_failure_of_one_frees_all_sequences),

@@ -33,6 +33,8 @@ struct layout {
     int ep;
     enum mla_mode mode;
     enum kv_placement placement;
+    int dp, pp; /* 0: 1 */
+    enum all2all_backend all2all;
 };
 
 /* One checkpoint, one layout; rank 0 compares. */
@@ -50,6 +52,9 @@ static enum status run_case(const struct process *process, const char *folder, c
     options.ep = ep;
     options.mla_mode = mode;
     options.kv_placement = layout->placement;
+    options.dp = layout->dp;
+    options.pp = layout->pp;
+    options.all2all = layout->all2all;
     options.max_num_batched_tokens = chunk;
     TRY(engine_open(&engine, &options, process));
     if (process->rank != 0) {
@@ -65,9 +70,10 @@ static enum status run_case(const struct process *process, const char *folder, c
         int64_t absorbed = trace_value(TRACE_ATTENTION_ABSORBED);
         int64_t expanded = trace_value(TRACE_ATTENTION_EXPANDED);
         int64_t shared = trace_value(TRACE_CACHE_EXCHANGES) + trace_value(TRACE_CACHE_GATHERS);
-        snprintf(where, sizeof where, "%s prompt %d, %d ranks, ep %d, %s%s, chunks of %d", name, i,
-                 process->size, ep, mode == MLA_ABSORB ? "absorbed" : "expanded",
-                 is_sharded ? ", sharded" : "", chunk);
+        snprintf(
+            where, sizeof where, "%s prompt %d, %d ranks, ep %d, dp %d, pp %d, %s%s, chunks of %d",
+            name, i, process->size, ep, layout->dp, layout->pp,
+            mode == MLA_ABSORB ? "absorbed" : "expanded", is_sharded ? ", sharded" : "", chunk);
         rows.logits = malloc((size_t)count * sizeof *rows.logits);
         TRY_GOTO(status, end, run_prompt(engine, &rows, chunk));
         compare(&rows, where);
@@ -89,6 +95,33 @@ end:
     golden_close(&golden);
     engine_close(engine);
     return status;
+}
+
+/* All ranks as replicas, with each exchange of experts; two replicas of several ranks; two stages. */
+static enum status run_replicas(const struct process *process, const char *folder, const char *name,
+                                float *kept[])
+{
+    int ranks = process->size;
+    const struct layout layouts[] = {
+        {.mode = MLA_ABSORB, .dp = ranks},
+        {.mode = MLA_ABSORB, .dp = ranks, .all2all = ALL2ALL_ALLTOALL},
+        {.ep = 1, .mode = MLA_EXPAND, .dp = ranks, .all2all = ALL2ALL_ALLTOALL},
+        {.mode = MLA_ABSORB, .dp = ranks / 2},
+        {.mode = MLA_ABSORB, .dp = 2, .placement = KV_SHARDED, .all2all = ALL2ALL_ALLTOALL},
+        {.mode = MLA_ABSORB, .pp = 2},
+        {.mode = MLA_EXPAND, .pp = 2, .dp = ranks / 2},
+    };
+    TRY(run_case(process, folder, name, &layouts[0], 50, kept));
+    TRY(run_case(process, folder, name, &layouts[1], 50, kept));
+    TRY(run_case(process, folder, name, &layouts[2], 1, kept));
+    if (ranks % 2 != 0)
+        return STATUS_OK;
+    if (ranks > 2) {
+        TRY(run_case(process, folder, name, &layouts[3], 50, kept));
+        TRY(run_case(process, folder, name, &layouts[4], 50, kept));
+    }
+    TRY(run_case(process, folder, name, &layouts[5], 50, kept));
+    return run_case(process, folder, name, &layouts[6], 50, kept);
 }
 
 static enum status run_all(const struct process *process, const char *root)
@@ -116,13 +149,15 @@ static enum status run_all(const struct process *process, const char *root)
             TRY(run_case(process, folder, name[i], &expanded, 128, kept));
             TRY(run_case(process, folder, name[i], &absorbed, 1, kept));
         }
-        const struct layout absorbed = {1, MLA_ABSORB, KV_SHARDED};
-        const struct layout expanded = {1, MLA_EXPAND, KV_SHARDED};
+        const struct layout absorbed = {.ep = 1, .mode = MLA_ABSORB, .placement = KV_SHARDED};
+        const struct layout expanded = {.ep = 1, .mode = MLA_EXPAND, .placement = KV_SHARDED};
         if (ranks > 1) {
             TRY(run_case(process, folder, name[i], &absorbed, 50, kept));
             TRY(run_case(process, folder, name[i], &expanded, 128, kept));
             TRY(run_case(process, folder, name[i], &absorbed, 1, kept));
         }
+        if (ranks > 1)
+            TRY(run_replicas(process, folder, name[i], kept));
         for (int k = 0; k < GOLDEN_MAX_PROMPTS; k++)
             free(kept[k]);
     }

@@ -157,7 +157,7 @@ static enum status check_victim(struct comm *world, const struct model_config *c
     return STATUS_OK;
 }
 
-static enum status check_layout(struct comm *world, const char *folder, int ep)
+static enum status check_layout(struct comm *world, const char *folder, int ep, int dp, int pp)
 {
     struct model_config config;
     struct safetensors *checkpoint;
@@ -168,7 +168,8 @@ static enum status check_layout(struct comm *world, const char *folder, int ep)
     TRY(safetensors_open(&checkpoint, folder));
     for (int pass = 0; pass < 2; pass++) { /* the first only finds our own plan */
         for (int r = 0; r < world->group.size; r++) {
-            struct mesh_spec spec = {.world_size = world->group.size, .ep_size = ep};
+            struct mesh_spec spec = {
+                .world_size = world->group.size, .ep_size = ep, .dp_size = dp, .pp_size = pp};
             struct mesh mesh;
             struct shard_plan plan;
             TRY_GOTO(status, end, mesh_build(&mesh, &spec, r));
@@ -214,9 +215,11 @@ static enum status run(const struct process *process)
         if (process->rank == 0)
             status = copy_case(folder, cases[i]);
         TRY(comm_agree(&world, status));
-        TRY(check_layout(&world, folder, 1));
+        TRY(check_layout(&world, folder, 1, 1, 1));
         if (process->size > 1)
-            TRY(check_layout(&world, folder, process->size));
+            TRY(check_layout(&world, folder, process->size, 1, 1));
+        if (process->size % 2 == 0)
+            TRY(check_layout(&world, folder, 1, process->size / 2, 2));
         TRY(world.ops->barrier(&world));
     }
     if (process->rank == 0) {

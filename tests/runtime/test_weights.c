@@ -93,6 +93,33 @@ static void every_weight_is_held_exactly_once_in_every_layout(void **state)
     }
 }
 
+/* Two stages: each element is on one of them, split as by one of its size. */
+static void stages_share_the_layers(void **state)
+{
+    struct model_config config = small_config();
+    struct model_extent extent = weights_extent(&config);
+    int64_t bytes[2], whole;
+    (void)state;
+    struct mesh mesh;
+    struct shard_plan plan;
+    struct mesh_spec alone = {.world_size = 1}, spec = {.world_size = 2, .pp_size = 2};
+    for (int ties = 0; ties < 2; ties++) {
+        config.ties_embeddings = ties;
+        assert_int_equal(mesh_build(&mesh, &alone, 0), STATUS_OK);
+        shard_plan_build(&plan, &extent, &mesh);
+        assert_int_equal(weights_rank_bytes(&config, NULL, &plan, &whole), STATUS_OK);
+        for (int r = 0; r < 2; r++) {
+            assert_int_equal(mesh_build(&mesh, &spec, r), STATUS_OK);
+            shard_plan_build(&plan, &extent, &mesh);
+            assert_int_equal(weights_rank_bytes(&config, NULL, &plan, &bytes[r]), STATUS_OK);
+            assert_true(bytes[r] > 0);
+        }
+        /* a tied embedding is on both */
+        int64_t twice = ties ? config.vocab_size * config.d * 2 : 0;
+        assert_int_equal(bytes[0] + bytes[1], whole + twice);
+    }
+}
+
 static void bytes_of_the_ranks_add_up_to_the_model(void **state)
 {
     struct model_config config = small_config();
@@ -115,6 +142,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_weight_is_held_exactly_once_in_every_layout),
+        cmocka_unit_test(stages_share_the_layers),
         cmocka_unit_test(bytes_of_the_ranks_add_up_to_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
