@@ -18,10 +18,10 @@
 
 /* What the decode steps of a run read on one rank. */
 struct bench_reads {
-    int64_t dense_bytes;       /* weights of every step */
-    int64_t expert_bytes;      /* of all `n_steps` together */
-    int64_t n_steps;           /* decode steps counted */
-    int64_t cache_token_bytes; /* a cached row, all layers */
+    int64_t dense_bytes;  /* weights of every step; with stages a step is a round of all parties */
+    int64_t expert_bytes; /* of all `n_steps` together */
+    int64_t n_steps;      /* decode steps counted */
+    int64_t cache_token_bytes; /* a cached row, all layers of the rank */
     int64_t cache_members; /* ranks that share the rows, each reading its part; 1: all of them */
 };
 

@@ -4,6 +4,9 @@
  * Prompts and the tokens fed back are random ids, so that experts are touched as
  * by text that differs between sequences, and no end of sequence stops a run.
  * Logits are computed and gathered in every step; nothing is drawn from them.
+ * Sequences of all replicas (--dp) are in a step together.  With stages (--pp) as
+ * many steps are on their way: chunks of prompts one behind the other, then parties
+ * of the sequences, whose round is the step that is timed.
  *
  *   ttft_ms  from the first chunk to the logits of the last token of the last prompt
  *   tpot_ms  of a decode step: the time after that / (output_len - 1)
@@ -21,6 +24,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* On every rank; the arrays on rank 0 only. */
 struct latency {
@@ -31,7 +35,9 @@ struct latency {
     struct progress progress;
     int32_t *prompt; /* [batch, input_len] */
     int32_t *fed;    /* [output_len - 1, batch] */
+    int32_t *chunk;  /* [max_num_batched_tokens] ids of a step */
     struct step_entry *entry;
+    int n_flights; /* steps on their way */
     /* [repeat] of each measured run; what is measured, what the machine gave and could have done */
     double *ttft_ms, *tpot_ms, *total_ms, *probe_gb_s, *peak_gflop_s, *readable, *computable;
     int n_measured;
@@ -70,9 +76,10 @@ static enum status make_work(struct latency *l)
     l->prompt = random_ids(n_prompt, l->config.vocab_size, seed, 0);
     l->fed = random_ids(o->batch_size * (o->output_len - 1), l->config.vocab_size, seed, n_prompt);
     l->entry = calloc((size_t)o->batch_size, sizeof *l->entry);
+    l->chunk = calloc((size_t)engine_max_batched_tokens(l->engine), sizeof *l->chunk);
     double **figures[] = {&l->ttft_ms,      &l->tpot_ms,  &l->total_ms,  &l->probe_gb_s,
                           &l->peak_gflop_s, &l->readable, &l->computable};
-    int is_short = l->prompt == NULL || l->fed == NULL || l->entry == NULL;
+    int is_short = l->prompt == NULL || l->fed == NULL || l->entry == NULL || l->chunk == NULL;
     for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         *figures[i] = calloc(repeat, sizeof **figures[i]);
         is_short |= *figures[i] == NULL;
@@ -90,11 +97,23 @@ static enum status count_logits(void *context, int entry, int token, const float
     return STATUS_OK;
 }
 
-static enum status run_step(struct latency *l, int n_entries, const int32_t *ids, int64_t n_tokens)
+/* Ends steps until at most `most` are on their way. */
+static enum status end_steps(struct latency *l, int most)
+{
+    for (; l->n_flights > most; l->n_flights--)
+        TRY(engine_end_step(l->engine, count_logits, l));
+    return STATUS_OK;
+}
+
+/* Begins a step once fewer than `depth` are on their way. */
+static enum status run_step(struct latency *l, int n_entries, const int32_t *ids, int64_t n_tokens,
+                            int depth)
 {
     const struct step_plan plan = {
         .n_entries = n_entries, .n_tokens = (int32_t)n_tokens, .entry = l->entry, .ids = ids};
-    TRY(engine_step(l->engine, &plan, count_logits, l));
+    TRY(end_steps(l, depth - 1));
+    TRY(engine_begin_step(l->engine, &plan));
+    l->n_flights++;
     l->n_done += n_tokens;
     progress_show(&l->progress, l->n_done,
                   (l->options->repeat + 1) * l->options->batch_size *
@@ -103,36 +122,68 @@ static enum status run_step(struct latency *l, int n_entries, const int32_t *ids
     return STATUS_OK;
 }
 
-/* The prompts one after another, cut into steps of as many tokens as the engine takes. */
+/* Prompts that go through together: one of each replica, or as many as fit a step. */
+static int64_t prompts_together(const struct latency *l)
+{
+    int64_t most = engine_max_batched_tokens(l->engine), n = engine_replicas(l->engine);
+    int64_t fitting = most / (n * l->options->input_len);
+    n *= fitting > 0 ? fitting : 1;
+    n = n < most ? n : most;
+    return n < l->options->batch_size ? n : l->options->batch_size;
+}
+
+/* Tokens [offset, offset + count) of the prompts [first, first + n). */
+static enum status run_chunk(struct latency *l, int64_t first, int64_t n, int64_t offset,
+                             int64_t count)
+{
+    int64_t length = l->options->input_len, is_last = offset + count == length;
+    for (int64_t i = 0; i < n; i++) {
+        l->entry[i] = (struct step_entry){.sequence = (int32_t)(first + i),
+                                          .n_tokens = (int32_t)count,
+                                          .first_logits = (int32_t)(is_last ? count - 1 : count)};
+        memcpy(l->chunk + i * count, l->prompt + (first + i) * length + offset,
+               (size_t)count * sizeof *l->chunk);
+    }
+    return run_step(l, (int)n, l->chunk, n * count, engine_depth(l->engine));
+}
+
+/* The prompts, cut into steps of as many tokens as the engine takes. */
 static enum status prefill(struct latency *l)
 {
-    int64_t length = l->options->input_len, total = l->options->batch_size * length;
-    int64_t most = engine_max_batched_tokens(l->engine);
-    for (int64_t begin = 0, end; begin < total; begin = end) {
-        int n = 0;
-        end = begin + most < total ? begin + most : total;
-        for (int64_t at = begin; at < end;) {
-            int64_t offset = at % length, left = length - offset;
-            int64_t count = left < end - at ? left : end - at;
-            l->entry[n++] =
-                (struct step_entry){.sequence = (int32_t)(at / length),
-                                    .n_tokens = (int32_t)count,
-                                    .first_logits = (int32_t)(count == left ? count - 1 : count)};
-            at += count;
+    int64_t batch = l->options->batch_size, length = l->options->input_len;
+    int64_t together = prompts_together(l), n;
+    for (int64_t first = 0; first < batch; first += n) {
+        n = batch - first < together ? batch - first : together;
+        int64_t most = engine_max_batched_tokens(l->engine) / n;
+        for (int64_t offset = 0, count; offset < length; offset += count) {
+            count = length - offset < most ? length - offset : most;
+            TRY(run_chunk(l, first, n, offset, count));
         }
-        TRY(run_step(l, n, l->prompt + begin, end - begin));
     }
-    return STATUS_OK;
+    return end_steps(l, 0);
+}
+
+/* Parties that take their steps in turn, so that all stages are at work. */
+static int count_parties(const struct latency *l)
+{
+    int64_t batch = l->options->batch_size, depth = engine_depth(l->engine);
+    return (int)(batch < depth ? batch : depth);
 }
 
 static enum status decode(struct latency *l)
 {
-    int batch = (int)l->options->batch_size;
-    for (int i = 0; i < batch; i++)
-        l->entry[i] = (struct step_entry){.sequence = i, .n_tokens = 1, .first_logits = 0};
+    int64_t batch = l->options->batch_size;
+    int n_parties = count_parties(l);
     for (int64_t step = 0; step < l->options->output_len - 1; step++)
-        TRY(run_step(l, batch, l->fed + step * batch, batch));
-    return STATUS_OK;
+        for (int p = 0; p < n_parties; p++) {
+            struct span party = span_part(batch, n_parties, p);
+            for (int64_t i = party.begin; i < party.end; i++)
+                l->entry[i - party.begin] =
+                    (struct step_entry){.sequence = (int32_t)i, .n_tokens = 1, .first_logits = 0};
+            TRY(run_step(l, (int)span_size(party), l->fed + step * batch + party.begin,
+                         span_size(party), n_parties));
+        }
+    return end_steps(l, 0);
 }
 
 static enum status run_once(struct latency *l, int is_measured)
@@ -220,7 +271,7 @@ static enum status measure(struct latency *l, struct prober *prober)
 
 /* What one rank says of its steps. */
 struct share {
-    int64_t node, experts;
+    int64_t node, experts, batch; /* sequences of its replica */
     struct bench_reads reads;
 };
 enum { SHARE_WORDS = sizeof(struct share) / sizeof(int64_t) };
@@ -229,12 +280,14 @@ static struct share own_share(const struct latency *l)
 {
     struct engine_memory memory;
     engine_memory(l->engine, &memory);
+    int n_parties = count_parties(l); /* a round is a step of each */
     return (struct share){.node = l->job->process.node,
                           .experts = trace_value(TRACE_DECODE_EXPERTS),
-                          .reads = {.dense_bytes = memory.dense_bytes,
+                          .batch = engine_own_sequences(l->engine, (int)l->options->batch_size),
+                          .reads = {.dense_bytes = memory.dense_bytes * n_parties,
                                     .expert_bytes = trace_value(TRACE_DECODE_EXPERT_BYTES),
-                                    .n_steps = trace_value(TRACE_DECODE_STEPS),
-                                    .cache_token_bytes = memory.cache_token_bytes,
+                                    .n_steps = trace_value(TRACE_DECODE_STEPS) / n_parties,
+                                    .cache_token_bytes = memory.stage_token_bytes,
                                     .cache_members = memory.cache_members}};
 }
 
@@ -277,7 +330,7 @@ static enum status sum_shares(struct latency *l, struct share *own)
     TRY_GOTO(status, end, l->job->world.ops->all_gather(&l->job->world, &y, &x, counts, NULL));
     for (int i = 0; i < n; i++) {
         double bytes =
-            bench_step_bytes(&share[i].reads, o->batch_size, o->input_len, o->output_len);
+            bench_step_bytes(&share[i].reads, share[i].batch, o->input_len, o->output_len);
         l->result.job_step_bytes += bytes;
         l->result.node_step_bytes += share[i].node == share[0].node ? bytes : 0;
         l->result.experts_per_step += (double)share[i].experts / (double)share[i].reads.n_steps;
@@ -348,6 +401,7 @@ enum status bench_latency_run(const struct options *options, struct job *job)
     status = run_all_ranks(l, job);
     free(l->prompt);
     free(l->fed);
+    free(l->chunk);
     free(l->entry);
     free(l->ttft_ms);
     free(l->tpot_ms);

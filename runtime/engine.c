@@ -644,6 +644,12 @@ int engine_replicas(const struct engine *engine)
     return engine->mesh.dp.size;
 }
 
+int engine_own_sequences(const struct engine *engine, int n_sequences)
+{
+    int own = engine->mesh.dp.index, n_replicas = engine->mesh.dp.size;
+    return n_sequences > own ? (n_sequences - own - 1) / n_replicas + 1 : 0;
+}
+
 int engine_depth(const struct engine *engine)
 {
     return engine->mesh.pp.size;
@@ -670,6 +676,7 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
         .workspace_bytes = (int64_t)(engine->work_arena.used + engine->host_arena.used),
         .cache_row_bytes = row,
         .cache_token_bytes = row * c->n_layers,
+        .stage_token_bytes = row * span_size(engine->plan.layers),
         .expanded_token_bytes = c->n_layers * c->n_heads * (c->d_n + c->d_r + c->d_v) * 2,
     };
 }

@@ -84,6 +84,9 @@ int engine_max_num_seqs(const struct engine *engine);
  * help: steps are fast when each has about as much to do. */
 int engine_replicas(const struct engine *engine);
 
+/* How many of the sequences 0 .. n_sequences - 1 are of this rank's replica. */
+int engine_own_sequences(const struct engine *engine, int n_sequences);
+
 /* Steps that may be begun and not ended (--pp): as many keep all stages at work. */
 int engine_depth(const struct engine *engine);
 
@@ -95,6 +98,7 @@ struct engine_memory {
     int cache_members;              /* ranks that share the rows; 1: every rank holds all */
     int64_t cache_row_bytes;        /* one token, one layer */
     int64_t cache_token_bytes;      /* one token, all layers */
+    int64_t stage_token_bytes;      /* one token, the layers of this rank */
     int64_t expanded_token_bytes;   /* per-head keys and values, 2 bytes a number, all layers */
 };
 void engine_memory(const struct engine *engine, struct engine_memory *memory);

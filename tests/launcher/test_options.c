@@ -95,7 +95,7 @@ static void later_names_are_neither_in_the_table_nor_in_help(void **state)
     expect_failure("latentrank serve", "", "not in this version");
     expect_failure("latentrank bench throughput", "", "not in this version");
     expect_failure("latentrank bench serve", "", "not in this version");
-    expect_failure("latentrank generate", "LATENTRANK_DP=2", "not in this version");
+    expect_failure("latentrank generate", "LATENTRANK_BLOCK_SIZE=2", "not in this version");
 }
 
 static void help_lists_every_option_with_its_default(void **state)
