@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every layout of 1 to 8 ranks that this version has, on every golden checkpoint and the demo model, with
-# `latentrank verify`.  Takes some two hours on 2 cores, so it is run by hand.
+# `latentrank verify`.  Takes hours on 2 cores, so it is run by hand.
 #
 # usage: tests/verify_layouts.sh [--deterministic] [MODEL...]
 #   --deterministic   equal bits, on 1, 2, 4 and 8 ranks
@@ -18,18 +18,41 @@ fi
 }
 [ $# -gt 0 ] || set -- tests/golden/*/ configs/demo
 
-# "tp=4,ep=2,kv=sharded,comm=mpi;...": every ep that divides tp, each placement and backend of collectives.
+# "tp=2,dp=2,pp=2,ep=4,kv=sharded,a2a=alltoall,comm=mpi;...": every way to make 1 to 8 ranks; of ep all that divide
+# on one replica, whole experts and experts cut on several; each placement, exchange and backend of collectives.
 layouts=
-for tp in 1 2 3 4 5 6 7 8; do
-    for ep in 1 2 3 4 5 6 7 8; do
-        [ $((tp % ep)) -eq 0 ] || continue
-        case $mode-$tp-$ep in
-        layout-[3567]-*) continue ;;
-        layout-*) [ $ep -eq $tp ] || continue ;;
-        esac
-        for kv in replicated sharded; do
-            for comm in shm mpi; do
-                layouts="$layouts;tp=$tp,ep=$ep,kv=$kv,comm=$comm"
+turn=0
+add() { # tp dp pp ep
+    case $mode-$(($1 * $2)) in
+    layout-[3567]) return ;;
+    layout-*) [ "$4" -eq $(($1 * $2)) ] || return 0 ;;
+    esac
+    for kv in replicated sharded; do
+        [ "$kv$1" != sharded1 ] || continue
+        for a2a in allgather_reducescatter alltoall; do
+            [ "$a2a$2" != alltoall1 ] || continue
+            comms="shm mpi" # on one axis; else by turns
+            turn=$((turn + 1))
+            case $2$3-$((turn % 2)) in
+            11-*) ;;
+            *-0) comms=shm ;;
+            *) comms=mpi ;;
+            esac
+            for comm in $comms; do
+                layouts="$layouts;tp=$1,dp=$2,pp=$3,ep=$4,kv=$kv,a2a=$a2a,comm=$comm"
+            done
+        done
+    done
+}
+for pp in 1 2; do
+    for dp in 1 2 3 4 5 6 7 8; do
+        for tp in 1 2 3 4 5 6 7 8; do
+            [ $((tp * dp * pp)) -le 8 ] || continue
+            for ep in 1 2 3 4 5 6 7 8; do
+                [ $((tp * dp % ep)) -eq 0 ] || continue
+                case $dp-$ep in
+                1-* | *-1 | "$dp-$dp" | "$dp-$((tp * dp))") add $tp $dp $pp $ep ;;
+                esac
             done
         done
     done
