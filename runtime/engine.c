@@ -28,7 +28,7 @@ struct engine {
     struct mesh mesh;
     struct shard_plan plan;
     struct comm world, tp;          /* of host tensors */
-    struct comm staged_tp;          /* of device tensors; where the device is not the host */
+    struct comm device_tp;          /* of device tensors; where the device is not the host */
     struct safetensors *checkpoint; /* while loading */
     struct backend backend;
     struct arena weight_arena, cache_arena, work_arena, host_arena;
@@ -66,7 +66,7 @@ static void engine_free(struct engine *e)
     arena_close(&e->cache_arena);
     arena_close(&e->weight_arena);
     safetensors_close(e->checkpoint);
-    comm_close(&e->staged_tp);
+    comm_close(&e->device_tp);
     comm_close(&e->tp);
     comm_close(&e->world);
     if (e->has_threads)
@@ -204,20 +204,23 @@ static enum status open_layout(struct engine *e)
     return STATUS_OK;
 }
 
-static int is_staged(const struct engine *e)
+static int has_device_comm(const struct engine *e)
 {
     return !e->backend.device->is_host && e->mesh.tp.size > 1;
 }
 
 static enum status open_device_comm(struct engine *e)
 {
-    if (!is_staged(e))
+    struct comm_device device = {
+        .device = e->backend.device, .pinned = e->backend.host, .stream = e->backend.stream};
+    if (e->backend.device->is_host && comm_get_backend() == COMM_NCCL && e->process.size > 1)
+        FAIL(STATUS_USAGE, "--comm nccl moves tensors of GPUs, and the device is the CPU; use "
+                           "--backend cuda, or --comm auto");
+    if (!has_device_comm(e))
         return STATUS_OK;
-    if (e->process.rank == 0)
-        log_print(LOG_WARN,
-                  "%d ranks sum through host memory, which is slow: NCCL is not in this version",
-                  e->mesh.tp.size);
-    return comm_staged_open(&e->staged_tp, &e->tp, e->backend.device, e->backend.host);
+    if (e->backend.find_comm != NULL)
+        device.library = e->backend.find_comm(&device.reason);
+    return comm_device_open(&e->device_tp, &e->tp, &e->world, &device);
 }
 
 static enum status open_checkpoint(struct engine *e)
@@ -466,6 +469,8 @@ static enum status open_checks(struct engine *e)
 static enum status open_phases(struct engine *e)
 {
     TRY(comm_agree(&e->world, open_backend(e)));
+    TRY(comm_same(&e->world, "the kind of the device (--backend)",
+                  (uint64_t)e->backend.device->is_host));
     TRY(comm_agree(&e->world, open_checks(e)));
     TRY(comm_same(&e->world, "LATENTRANK_DEBUG_CHECK", (uint64_t)e->checks));
     TRY(comm_agree(&e->world, open_threads(e)));
@@ -586,7 +591,7 @@ static enum status run(struct engine *e, const struct step_order *order, logits_
         .plan = &e->plan,
         .ops = e->backend.ops,
         .device = e->backend.device,
-        .tp = is_staged(e) ? &e->staged_tp : &e->tp,
+        .tp = has_device_comm(e) ? &e->device_tp : &e->tp,
         .host_tp = &e->tp,
         .stream = e->backend.stream,
         .cache = &e->cache,
