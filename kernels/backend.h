@@ -2,6 +2,7 @@
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
 
+#include "kernels/core/device_comm.h"
 #include "kernels/ops.h"
 
 enum backend_kind { BACKEND_AUTO, BACKEND_CPU, BACKEND_CUDA };
@@ -12,6 +13,10 @@ struct backend {
     const struct ops *ops;
     struct stream *stream; /* of all operations; NULL on the CPU */
     void *library;         /* of the CUDA backend; NULL on the CPU */
+
+    /* Looked for when it is asked for, since a rank alone needs none: collectives between devices, or
+     * NULL with a reason that stays.  NULL itself on the CPU. */
+    const struct device_comm_ops *(*find_comm)(const char **reason);
 };
 
 /* The device numbered `local_rank` mod the devices of this machine.  AUTO takes a GPU where the CUDA

@@ -21,9 +21,10 @@ enum status job_open(struct job *job, const struct options *options, enum status
     job->has_world = 1;
     TRY(comm_agree(&job->world, read));
     TRY(comm_same(&job->world, "the set of options", options_hash(options)));
-    comm_set_backend(options->comm == COMM_OPTION_MPI   ? COMM_MPI
-                     : options->comm == COMM_OPTION_SHM ? COMM_SHM
-                                                        : COMM_AUTO);
+    comm_set_backend(options->comm == COMM_OPTION_MPI    ? COMM_MPI
+                     : options->comm == COMM_OPTION_SHM  ? COMM_SHM
+                     : options->comm == COMM_OPTION_NCCL ? COMM_NCCL
+                                                         : COMM_AUTO);
     return comm_agree(&job->world, ledger_open(&job->process, (int)options->watchdog_timeout));
 }
 

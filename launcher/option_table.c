@@ -28,7 +28,7 @@ static const char *const mla_choices[] = {"auto", "absorb", "expand", NULL};
 static const char *const load_choices[] = {"auto", "dummy", NULL};
 static const char *const numa_choices[] = {"auto", "off", NULL};
 static const char *const backend_choices[] = {"auto", "cpu", "cuda", NULL};
-static const char *const comm_choices[] = {"auto", "mpi", "shm", NULL};
+static const char *const comm_choices[] = {"auto", "mpi", "shm", "nccl", NULL};
 static const char *const all2all_choices[] = {"allgather_reducescatter", "alltoall", NULL};
 static const char *const dtype_choices[] = {"bf16", "f32", "f16", NULL};
 static const char *const kernel_dtype_choices[] = {"all",     "bf16", "f16", "f32",
@@ -456,7 +456,9 @@ const struct option option_table[] = {
      .choices = comm_choices,
      .section = "Layout",
      .help = "how ranks exchange sums: by MPI alone (mpi), or through shared memory inside a node "
-             "(shm); auto: shm where the ranks are placed so that it can"},
+             "(shm); auto: shm where the ranks are placed so that it can.  On GPUs by NCCL (nccl), "
+             "or through host memory (mpi, shm); auto: NCCL where it is there and each rank has a "
+             "GPU of its own"},
     {.name = "watchdog-timeout",
      .value_name = "S",
      .type = OPTION_INT,

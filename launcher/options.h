@@ -45,7 +45,7 @@ enum option_load { LOAD_AUTO, LOAD_DUMMY };
 enum option_numa { NUMA_AUTO, NUMA_OFF };
 enum option_backend { BACKEND_OPTION_AUTO, BACKEND_OPTION_CPU, BACKEND_OPTION_CUDA };
 enum option_all2all { ALL2ALL_OPTION_ALLGATHER, ALL2ALL_OPTION_ALLTOALL };
-enum option_comm { COMM_OPTION_AUTO, COMM_OPTION_MPI, COMM_OPTION_SHM };
+enum option_comm { COMM_OPTION_AUTO, COMM_OPTION_MPI, COMM_OPTION_SHM, COMM_OPTION_NCCL };
 enum option_model_dtype { MODEL_BF16, MODEL_F32, MODEL_F16 };
 enum option_kernel_dtype {
     KERNEL_ALL,

@@ -16,6 +16,11 @@ void comm_set_backend(enum comm_backend backend)
     chosen = backend;
 }
 
+enum comm_backend comm_get_backend(void)
+{
+    return chosen;
+}
+
 static enum status open_chosen(struct comm *comm, const struct group *group)
 {
     if (chosen == COMM_MPI)

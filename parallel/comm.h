@@ -1,22 +1,25 @@
-/* comm.h - collectives over one group of ranks.  Backends: self, MPI, shared memory, and one of them for tensors
- * of a device.
+/* comm.h - collectives over one group of ranks.  Backends: self, MPI, shared memory; for tensors of a device
+ * NCCL, or one of them through host memory.
  *
  * Every member calls the same operations in the same order with the same
  * shapes.  all_reduce gives the same bits on every member (routing depends on
  * it), summed along the fixed binary tree over members,
  * ((0 + 1) + (2 + 3)) + ..., so that groups of 1, 2, 4 and 8 continue the tree of
- * kernels/core/matrix.h. */
+ * kernels/core/matrix.h.  NCCL alone has an order of its own. */
 #ifndef PARALLEL_COMM_H
 #define PARALLEL_COMM_H
 
-#include "kernels/core/device.h"
+#include "kernels/core/device_comm.h"
 #include "kernels/core/tensor.h"
 #include "parallel/mesh.h"
 
 struct comm;
 
 struct comm_ops {
-    const char *name; /* "self", "mpi", "shm", "staged" */
+    const char *name; /* "self", "mpi", "shm", "staged", "nccl" */
+
+    /* Tensors are moved when the stream comes to it and the host goes on, so that a graph may hold it. */
+    int is_stream_ordered;
 
     /* x = sum over members of x; dense f32. */
     enum status (*all_reduce)(struct comm *comm, struct tensor *x, struct stream *stream);
@@ -75,14 +78,37 @@ enum status comm_shm_open(struct comm *comm, const struct group *group, int node
 enum status comm_staged_open(struct comm *comm, struct comm *host, const struct device_ops *device,
                              const struct device_ops *pinned);
 
+/* What moves the tensors of a device. */
+struct comm_device {
+    const struct device_ops *device, *pinned;
+    const struct device_comm_ops *library; /* NULL: none */
+    const char *reason;                    /* why not, then */
+    struct stream *stream;                 /* for set-up */
+    int is_quiet;                          /* the choice has been told */
+};
+
+/* NCCL between the members of `host`, a communicator of host tensors that stays the caller's and must stay
+ * open; the tensors are the device's.  Every way in which data moves has been gone once, so that NCCL has the
+ * memory it takes.  Collective over the group.
+ * Errors: STATUS_COMM, STATUS_TIMEOUT, STATUS_NO_MEMORY, on all members. */
+enum status comm_nccl_open(struct comm *comm, struct comm *host, const struct comm_device *device);
+
+/* comm_nccl where the library is there and every member has a device of its own, else comm_staged, with a
+ * warning that says why; or as comm_set_backend says.  The same for all groups of the axis: `all` are the
+ * ranks that call it, each with the `host` of its group.
+ * Errors: STATUS_UNSUPPORTED (COMM_NCCL, with the reason), those of comm_nccl_open; on all ranks. */
+enum status comm_device_open(struct comm *comm, struct comm *host, struct comm *all,
+                             const struct comm_device *device);
+
 /* The library's own collectives, whose sums have no fixed order: what benchmarks compare with.  As
  * comm_mpi_open. */
 enum status comm_library_open(struct comm *comm, const struct group *group);
 
 /* What comm_open takes for groups of several; the same on all ranks.  COMM_AUTO: comm_shm, else
- * comm_mpi. */
-enum comm_backend { COMM_AUTO, COMM_MPI, COMM_SHM };
+ * comm_mpi; COMM_NCCL: so for host tensors. */
+enum comm_backend { COMM_AUTO, COMM_MPI, COMM_SHM, COMM_NCCL };
 void comm_set_backend(enum comm_backend backend);
+enum comm_backend comm_get_backend(void);
 
 /* comm_self for a group of one, else as comm_set_backend says.  Collective over the world whatever the
  * size. */
@@ -90,7 +116,8 @@ enum status comm_open(struct comm *comm, const struct group *group);
 
 void comm_close(struct comm *comm);
 
-/* Bytes from `root` to all members; a wrapper of `broadcast` for plain data. */
+/* Bytes from `root` to all members; a wrapper of `broadcast` for plain data.  This and what follows is for
+ * communicators of host tensors. */
 enum status comm_broadcast_bytes(struct comm *comm, void *data, size_t bytes, int root);
 
 /* Ends a phase of set-up: every member gives its own status; all get STATUS_OK when all had it, else

@@ -2,6 +2,7 @@
 
 #include "kernels/core/log.h"
 #include "parallel/ledger_board.h"
+#include "parallel/ledger_queue.h"
 #include "parallel/mpi_internal.h"
 #include <pthread.h>
 #include <signal.h>
@@ -32,6 +33,7 @@ static struct {
     int32_t number, layer;
     int is_in_step;
 
+    struct ledger_queue *queues; /* under the mutex */
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t stopped;
@@ -72,7 +74,8 @@ void ledger_layer(int layer)
     ledger.layer = layer;
 }
 
-void ledger_begin(enum ledger_operation operation, const struct group *group, int64_t bytes)
+static struct ledger_entry next_entry(enum ledger_operation operation, const struct group *group,
+                                      int64_t bytes)
 {
     struct ledger_entry entry = {.step = ledger.step,
                                  .number = ++ledger.number,
@@ -85,7 +88,21 @@ void ledger_begin(enum ledger_operation operation, const struct group *group, in
                                  .bytes = bytes,
                                  .begin_ns = now_ns()};
     snprintf(entry.group, sizeof entry.group, "%s", group->name);
+    return entry;
+}
+
+void ledger_begin(enum ledger_operation operation, const struct group *group, int64_t bytes)
+{
+    const struct ledger_entry entry = next_entry(operation, group, bytes);
     ledger_push(ledger.own, &entry);
+}
+
+void ledger_enter(struct ledger_entry *entry, enum ledger_operation operation,
+                  const struct group *group, int64_t bytes)
+{
+    *entry = next_entry(operation, group, bytes);
+    ledger_push(ledger.own, entry);
+    ledger_pop(ledger.own, LEDGER_QUEUED);
 }
 
 void ledger_end(void)
@@ -93,11 +110,62 @@ void ledger_end(void)
     ledger_pop(ledger.own, now_ns());
 }
 
+enum status ledger_queue_open(struct ledger_queue **queue, const uint64_t *passed)
+{
+    *queue = NULL;
+    if (!ledger.is_on)
+        return STATUS_OK;
+    size_t align = _Alignof(struct ledger_queue);
+    struct ledger_queue *opened = aligned_alloc(align, sizeof *opened);
+    if (opened == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory to watch a stream");
+    memset(opened, 0, sizeof *opened);
+    opened->passed = passed;
+    pthread_mutex_lock(&ledger.mutex);
+    opened->next = ledger.queues;
+    ledger.queues = opened;
+    pthread_mutex_unlock(&ledger.mutex);
+    *queue = opened;
+    return STATUS_OK;
+}
+
+void ledger_queue_close(struct ledger_queue *queue)
+{
+    if (queue == NULL)
+        return;
+    pthread_mutex_lock(&ledger.mutex);
+    for (struct ledger_queue **at = &ledger.queues; *at != NULL; at = &(*at)->next)
+        if (*at == queue) {
+            *at = queue->next;
+            break;
+        }
+    pthread_mutex_unlock(&ledger.mutex);
+    free(queue);
+}
+
 /* --- the watch --- */
 
-/* 1 when this rank is in an operation of a step, which is then *entry. */
-static int waits(struct ledger_entry *entry)
+/* 1 when a stream of this rank waits in an operation of a step: the oldest of several. */
+static int stream_waits(struct ledger_entry *entry, int64_t now)
 {
+    int found = 0;
+    for (struct ledger_queue *queue = ledger.queues; queue != NULL; queue = queue->next) {
+        struct ledger_entry other;
+        if (!ledger_queue_waits(&other, queue, now))
+            continue;
+        if (!found || other.step < entry->step ||
+            (other.step == entry->step && other.number < entry->number))
+            *entry = other;
+        found = 1;
+    }
+    return found;
+}
+
+/* 1 when this rank is in an operation of a step, which is then *entry. */
+static int waits(struct ledger_entry *entry, int64_t now)
+{
+    if (stream_waits(entry, now))
+        return 1;
     return atomic_load(&ledger.own->ended) < atomic_load(&ledger.own->begun) &&
            ledger_last(entry, ledger.own) && entry->has_deadline;
 }
@@ -211,14 +279,15 @@ static void look(struct view *view)
     struct ledger_entry waiting;
     int64_t now = now_ns(), waited;
     atomic_store(&ledger.own->seen_ns, now);
-    if (!waits(&waiting) || (waited = now - waiting.begin_ns) < ledger.timeout_ns) {
+    if (!waits(&waiting, now) || (waited = now - waiting.begin_ns) < ledger.timeout_ns) {
         *view = (struct view){.finding = {.rank = -1}};
         return;
     }
     if (!view->is_shown) {
-        char text[TEXT_MAX];
+        char text[TEXT_MAX], name[96];
         ledger_describe(text, sizeof text, ledger.own, now);
-        log_print(LOG_WARN, "ledger: %s", text);
+        ledger_name(name, sizeof name, &waiting);
+        log_print(LOG_WARN, "ledger: waits for %s; %s", name, text);
         view->is_shown = 1;
     }
     int64_t grace = (GRACE_S + (int64_t)GRACE_NODE_S * ledger.process.node) * 1000000000;

@@ -6,6 +6,10 @@
  * ring and reads where the others are.  One that never began that operation is
  * named in the error line, and the job ends.
  *
+ * What is queued on the stream of a device is entered when it is queued; the
+ * device counts what the stream has passed, in memory of the host, so that the
+ * thread knows without waiting for which operation the stream waits.
+ *
  * Outside steps there is no deadline: ranks wait for a plan as long as rank 0 has
  * nothing to do.  (So rank 0 is not missed while it is between two steps.)  A rank is seen from its own node only; where all ranks of a node
  * have come, they wait some seconds more for another node to speak. */
@@ -29,6 +33,15 @@ void ledger_step_begin(void);
 void ledger_step_end(void);
 void ledger_step_pause(void); /* outside again, though the step is not over */
 void ledger_layer(int layer); /* -1: none */
+
+/* Operations that a graph keeps, to be entered again whenever it is launched.  *record is NULL where there is
+ * nothing to enter; the others accept that.
+ * Owner: caller; end with ledger_record_close.  Errors: STATUS_NO_MEMORY. */
+struct ledger_record;
+void ledger_record_begin(void);
+enum status ledger_record_end(struct ledger_record **record);
+void ledger_record_enter(const struct ledger_record *record);
+void ledger_record_close(struct ledger_record *record);
 
 /* Puts the ledger between `comm` and its backend, where there is a watch.
  * Errors: STATUS_NO_MEMORY; `comm` is closed then. */

@@ -28,7 +28,7 @@ void ledger_pop(struct ledger_board *board, int64_t now_ns)
     atomic_store(&board->ended, begun);
 }
 
-static struct ledger_entry entry_at(const struct ledger_board *board, uint64_t index)
+struct ledger_entry ledger_at(const struct ledger_board *board, uint64_t index)
 {
     struct ledger_entry entry;
     uint64_t word[LEDGER_WORDS];
@@ -41,7 +41,7 @@ static struct ledger_entry entry_at(const struct ledger_board *board, uint64_t i
 int ledger_last(struct ledger_entry *entry, const struct ledger_board *board)
 {
     uint64_t begun = atomic_load(&board->begun);
-    *entry = begun == 0 ? (struct ledger_entry){.step = -1} : entry_at(board, begun - 1);
+    *entry = begun == 0 ? (struct ledger_entry){.step = -1} : ledger_at(board, begun - 1);
     return atomic_load(&board->begun) == begun;
 }
 
@@ -88,15 +88,17 @@ void ledger_describe(char *text, size_t size, const struct ledger_board *board, 
     size_t used = 0;
     *text = '\0';
     for (uint64_t i = begun; i > 0 && i + SHOWN > begun && used < size; i--) {
-        const struct ledger_entry entry = entry_at(board, i - 1);
+        const struct ledger_entry entry = ledger_at(board, i - 1);
         char name[96];
         ledger_name(name, sizeof name, &entry);
         int is_open = i > atomic_load(&board->ended);
         int64_t end_ns = is_open ? now_ns : atomic_load(&board->end_ns[(i - 1) % LEDGER_RING]);
-        double ms = (double)(end_ns - entry.begin_ns) * 1e-6;
-        int length = snprintf(text + used, size - used, "%s%s (%s, %" PRId64 " bytes, %s %.3f ms)",
-                              used > 0 ? "; " : "", name, entry.group, entry.bytes,
-                              is_open ? "waits for" : "took", ms);
+        char how[48] = "queued";
+        if (end_ns != LEDGER_QUEUED)
+            snprintf(how, sizeof how, "%s %.3f ms", is_open ? "waits for" : "took",
+                     (double)(end_ns - entry.begin_ns) * 1e-6);
+        int length = snprintf(text + used, size - used, "%s%s (%s, %" PRId64 " bytes, %s)",
+                              used > 0 ? "; " : "", name, entry.group, entry.bytes, how);
         used += length > 0 ? (size_t)length : 0;
     }
 }

@@ -30,7 +30,7 @@ struct ledger_entry {
     int64_t bytes, begin_ns;
 };
 
-enum { LEDGER_RING = 64, LEDGER_WORDS = sizeof(struct ledger_entry) / sizeof(uint64_t) };
+enum { LEDGER_RING = 512, LEDGER_WORDS = sizeof(struct ledger_entry) / sizeof(uint64_t) };
 _Static_assert(sizeof(struct ledger_entry) == LEDGER_WORDS * sizeof(uint64_t), "whole words");
 
 /* Written by its rank alone, read by all threads of the node at any time: entries are words that are read one by
@@ -45,9 +45,15 @@ struct ledger_board {
     _Atomic int64_t end_ns[LEDGER_RING]; /* of the entry at this place */
 };
 
+/* The end of an operation that a stream has: struct ledger_queue knows it. */
+enum { LEDGER_QUEUED = 0 };
+
 /* Begins an operation, and ends it. */
 void ledger_push(struct ledger_board *board, const struct ledger_entry *entry);
 void ledger_pop(struct ledger_board *board, int64_t now_ns);
+
+/* Operation `index` of those that were begun, from 0; one of the last LEDGER_RING. */
+struct ledger_entry ledger_at(const struct ledger_board *board, uint64_t index);
 
 /* The last operation that was begun, of step -1 when there is none; 0 when the rank is at work on it. */
 int ledger_last(struct ledger_entry *entry, const struct ledger_board *board);
@@ -66,6 +72,17 @@ void ledger_describe(char *text, size_t size, const struct ledger_board *board, 
 /* Between the wrapper of comm_ledger.c and the board of this rank. */
 void ledger_begin(enum ledger_operation operation, const struct group *group, int64_t bytes);
 void ledger_end(void);
+void ledger_enter(struct ledger_entry *entry, enum ledger_operation operation,
+                  const struct group *group, int64_t bytes); /* and goes on: it is queued */
 int ledger_is_on(void);
+
+/* Operations that are queued on a stream, of comm_nccl.c: each counts as entered when it is queued, and ends
+ * when the stream adds 1 to *passed.  NULL where there is no watch; the functions accept it.
+ * Owner: caller; end with ledger_queue_close.  Errors: STATUS_NO_MEMORY. */
+struct ledger_queue;
+enum status ledger_queue_open(struct ledger_queue **queue, const uint64_t *passed);
+void ledger_queue_push(struct ledger_queue *queue, enum ledger_operation operation,
+                       const struct group *group, int64_t bytes);
+void ledger_queue_close(struct ledger_queue *queue);
 
 #endif

@@ -266,11 +266,16 @@ static struct comm *orders_of(struct engine *e)
 
 static enum status open_device_comms(struct engine *e)
 {
-    if (e->process.rank == 0 && !e->backend.device->is_host && e->process.size > 1)
-        log_print(LOG_WARN,
-                  "%d ranks sum through host memory, which is slow: NCCL is not in this version",
-                  e->process.size);
-    return rank_comms_open_device(&e->comms, &e->backend);
+    struct comm_device device = {
+        .device = e->backend.device, .pinned = e->backend.host, .stream = e->backend.stream};
+    if (e->backend.device->is_host && comm_get_backend() == COMM_NCCL && e->process.size > 1)
+        FAIL(STATUS_USAGE, "--comm nccl moves tensors of GPUs, and the device is the CPU; use "
+                           "--backend cuda, or --comm auto");
+    if (e->backend.device->is_host)
+        return STATUS_OK;
+    if (e->backend.find_comm != NULL)
+        device.library = e->backend.find_comm(&device.reason);
+    return rank_comms_open_device(&e->comms, &e->world, &device);
 }
 
 static enum status open_checkpoint(struct engine *e)
@@ -556,6 +561,8 @@ static enum status open_checks(struct engine *e)
 static enum status open_phases(struct engine *e)
 {
     TRY(comm_agree(&e->world, open_backend(e)));
+    TRY(comm_same(&e->world, "the kind of the device (--backend)",
+                  (uint64_t)e->backend.device->is_host));
     TRY(comm_agree(&e->world, open_checks(e)));
     TRY(comm_same(&e->world, "LATENTRANK_DEBUG_CHECK", (uint64_t)e->checks));
     TRY(comm_agree(&e->world, open_threads(e)));
@@ -711,7 +718,7 @@ static struct step step_of(struct engine *e, const struct step_plan *all)
         .softmax_scale = model_config_softmax_scale(&e->config),
         .splits_moe = splits_moe(e),
         .dispatches = dispatches(e),
-        .is_alone = e->process.size == 1,
+        .may_be_kept = e->mesh.dp.size == 1 && rank_comms_are_stream_ordered(&e->comms),
         .checks = e->checks,
         .trace = e->trace,
         .vocab_counts = e->vocab_counts,

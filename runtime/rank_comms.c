@@ -15,13 +15,31 @@ enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh)
     return STATUS_OK;
 }
 
-enum status rank_comms_open_device(struct rank_comms *comms, const struct backend *backend)
+enum status rank_comms_open_device(struct rank_comms *comms, struct comm *world,
+                                   const struct comm_device *device)
 {
-    for (int axis = 0; axis < N_AXES && !backend->device->is_host; axis++)
-        if (comms->host[axis].ops != NULL && comms->host[axis].group.size > 1)
-            TRY(comm_staged_open(&comms->device[axis], &comms->host[axis], backend->device,
-                                 backend->host));
+    struct comm_device told = *device;
+    for (int axis = 0; axis < N_AXES; axis++) {
+        int any;
+        struct comm *host = &comms->host[axis];
+        TRY(world->ops->lowest(world, &any, host->ops != NULL && host->group.size > 1));
+        if (any < 0)
+            continue;
+        TRY(comm_device_open(&comms->device[axis], host, world, &told));
+        told.is_quiet = 1; /* the next ones are alike */
+    }
     return STATUS_OK;
+}
+
+int rank_comms_are_stream_ordered(const struct rank_comms *comms)
+{
+    for (int axis = 0; axis < N_AXES; axis++) {
+        const struct comm *host = &comms->host[axis], *device = &comms->device[axis];
+        const struct comm *comm = device->ops != NULL ? device : host;
+        if (comm->ops != NULL && comm->group.size > 1 && !comm->ops->is_stream_ordered)
+            return 0;
+    }
+    return 1;
 }
 
 void rank_comms_close(struct rank_comms *comms)

@@ -24,9 +24,13 @@ struct rank_comms {
 /* Collective over the world.  Owner: caller; end with rank_comms_close.  Errors: STATUS_COMM. */
 enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh);
 
-/* Those of device tensors, through page-locked memory, where the device is not the host.  Local.
- * Errors: STATUS_NO_MEMORY. */
-enum status rank_comms_open_device(struct rank_comms *comms, const struct backend *backend);
+/* Those of tensors of `device`, which is not the host, for all axes that have several ranks somewhere; `world` are
+ * all ranks.  Collective.  Errors: as comm_device_open. */
+enum status rank_comms_open_device(struct rank_comms *comms, struct comm *world,
+                                   const struct comm_device *device);
+
+/* 1 when the host never waits in a collective of tensors: there are none, or they are operations of a stream. */
+int rank_comms_are_stream_ordered(const struct rank_comms *comms);
 
 void rank_comms_close(struct rank_comms *comms);
 

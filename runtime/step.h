@@ -94,12 +94,12 @@ struct step {
     const struct batch *batch;
     const struct tensor *cos_sin; /* [max_model_len, d_r] */
     float softmax_scale;
-    int expands;                 /* attention decompresses keys and values in this step */
-    int splits_moe;              /* shared and routed experts are summed over tp apart */
-    int dispatches;              /* tokens go to the ranks of their experts, else to all */
-    int is_alone;                /* one rank: no operation waits for another */
-    int checks;                  /* step_check compares */
-    FILE *trace;                 /* and writes here; NULL: not */
+    int expands;     /* attention decompresses keys and values in this step */
+    int splits_moe;  /* shared and routed experts are summed over tp apart */
+    int dispatches;  /* tokens go to the ranks of their experts, else to all */
+    int may_be_kept; /* no operation waits on the host, none has another shape next time */
+    int checks;      /* step_check compares */
+    FILE *trace;     /* and writes here; NULL: not */
     const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
     int64_t *gather_counts, *sent_counts, *received_counts; /* [dp x tp] scratch */
     struct workspace *work;                                 /* capacity */

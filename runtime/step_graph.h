@@ -3,13 +3,15 @@
  * A decode step of n sequences is the same operations at the same addresses
  * whatever their lengths: those are read on the device.  The first step of n
  * tokens runs as usual, so that all scratch memory is there; the second is
- * kept; from then on it is repeated.  Steps between ranks are not kept: their
- * collectives wait on the host. */
+ * kept; from then on it is repeated.  Steps between ranks are kept where their
+ * collectives are operations of the stream (NCCL), not where they wait on the
+ * host. */
 #ifndef RUNTIME_STEP_GRAPH_H
 #define RUNTIME_STEP_GRAPH_H
 
 #include "kernels/backend.h"
 #include "kernels/core/trace.h"
+#include "parallel/ledger.h"
 #include "runtime/step.h"
 
 enum { STEP_GRAPH_MAX_TOKENS = 256 };
@@ -20,6 +22,7 @@ struct step_graphs {
         int is_warm;
         void *graph;
         int64_t count[TRACE_COUNTERS]; /* what a repetition adds to the counters */
+        struct ledger_record *record;  /* and enters into the ledger */
     } of[STEP_GRAPH_MAX_TOKENS + 1];
 };
 

@@ -1,10 +1,12 @@
 /* cuda_device.c - memory, copies and the stream of one GPU. */
 #include "kernels/cuda/cuda_device.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "kernels/backend.h"
+#include "kernels/cuda/cuda_comm.h"
 #include "kernels/cuda/cuda_ops.h"
 
 static struct {
@@ -122,10 +124,26 @@ static enum status copy_out(void *host, const void *device, size_t bytes, struct
     return STATUS_OK;
 }
 
+/* Operations between processes wait on the device for ever when one of them has failed, so there the stream
+ * is asked again and again, and the group now and then. */
 static enum status synchronize(struct stream *stream)
 {
-    CUDA_TRY(cudaStreamSynchronize(cuda_stream(stream)));
-    return STATUS_OK;
+    enum { LOOKS = 1024 }; /* of about 1 us */
+    if (!cuda_comm_is_open()) {
+        CUDA_TRY(cudaStreamSynchronize(cuda_stream(stream)));
+        return STATUS_OK;
+    }
+    for (unsigned look = 1;; look++) {
+        cudaError_t error = cudaStreamQuery(cuda_stream(stream));
+        if (error == cudaSuccess)
+            return STATUS_OK;
+        if (error != cudaErrorNotReady)
+            CUDA_TRY(error);
+        (void)cudaGetLastError(); /* not ready is no error, but may be kept as one */
+        if (look % LOOKS == 0)
+            TRY(cuda_comm_check());
+        sched_yield();
+    }
 }
 
 static enum status graph_begin(struct stream *stream)
@@ -207,6 +225,7 @@ enum status latentrank_cuda_open(struct backend *backend, int local_rank)
     backend->device = &cuda_device_ops;
     backend->host = &cuda_host_ops;
     backend->ops = &cuda_ops;
+    backend->find_comm = cuda_comm_find;
     backend->stream = (struct stream *)(void *)self.stream;
     return STATUS_OK;
 }

@@ -25,8 +25,27 @@ foreach(source ${cuda_sources})
   list(APPEND cuda_objects ${object})
 endforeach()
 file(GLOB cuda_host CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/cuda/*.c)
+# NCCL is opened at run time (cuda_comm.c), so that its header is all that the build needs.
+find_path(NCCL_HEADERS nccl.h HINTS ENV NCCL_HOME ${cuda_root}
+  PATH_SUFFIXES include targets/x86_64-linux/include)
+if(NCCL_HEADERS)
+  list(FILTER cuda_host EXCLUDE REGEX "/cuda_comm_absent\\.c$")
+  find_library(NCCL_LIBRARY NAMES libnccl.so.2 HINTS ENV NCCL_HOME ${cuda_root}
+    PATH_SUFFIXES lib lib64 targets/x86_64-linux/lib)
+  message(STATUS "CUDA backend: NCCL by ${NCCL_HEADERS}/nccl.h")
+else()
+  list(FILTER cuda_host EXCLUDE REGEX "/cuda_comm\\.c$")
+  message(STATUS "CUDA backend: without NCCL (no nccl.h; set NCCL_HOME): ranks sum through host memory")
+endif()
 add_library(latentrank_cuda MODULE ${cuda_host} ${cuda_objects})
 target_include_directories(latentrank_cuda SYSTEM PRIVATE ${cuda_root}/include)
+if(NCCL_HEADERS)
+  target_include_directories(latentrank_cuda SYSTEM PRIVATE ${NCCL_HEADERS})
+endif()
+if(NCCL_LIBRARY) # where dlopen of the backend looks too
+  get_filename_component(nccl_folder ${NCCL_LIBRARY} DIRECTORY)
+  set_target_properties(latentrank_cuda PROPERTIES BUILD_RPATH ${nccl_folder})
+endif()
 target_link_directories(latentrank_cuda PRIVATE ${cuda_root}/lib64
   ${cuda_root}/targets/x86_64-linux/lib)
 # The runtime is linked in; the driver is found when the library is opened.

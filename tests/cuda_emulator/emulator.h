@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <functional>
 #include <type_traits>
 
 #undef __launch_bounds__
@@ -66,6 +68,10 @@ enum { EXIT_MISUSE = 3 };
 /* Runs body(argument) once for each thread of each block. `kernel` names it in reports. */
 cudaError_t launch_body(const void *kernel, dim3 grid, dim3 size, size_t shared_bytes,
                         void (*body)(void *), void *argument);
+
+/* Whether the stream keeps what it is given, for a graph (runtime.cpp); then it is to be kept. */
+bool stream_keeps(cudaStream_t stream);
+void stream_keep(cudaStream_t stream, const std::function<void()> &operation);
 
 /* What cudaGetLastError will say. */
 void error_record(cudaError_t error);
@@ -165,6 +171,10 @@ static inline void __threadfence_block()
 #ifndef __SANITIZE_THREAD__ /* which knows no fences; it takes the blocks of a launch for ordered */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 #endif
+}
+static inline void __threadfence_system()
+{
+    __threadfence();
 }
 static inline void __nanosleep(unsigned)
 {

@@ -14,11 +14,20 @@ template <class... P, class... A>
 cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
                    cudaStream_t stream, A &&...arguments)
 {
-    (void)stream;
-    auto call = [&] { kernel(static_cast<P>(arguments)...); };
+    auto call = [=] { kernel(static_cast<P>(arguments)...); };
     using call_type = decltype(call);
-    return emulator::launch_body((const void *)kernel, grid, block, shared_bytes,
-                                 [](void *f) { (*static_cast<call_type *>(f))(); }, &call);
+    auto run = [=] {
+        call_type own = call;
+        return emulator::launch_body((const void *)kernel, grid, block, shared_bytes,
+                                     [](void *f) { (*static_cast<call_type *>(f))(); }, &own);
+    };
+    if (!emulator::stream_keeps(stream))
+        return run();
+    emulator::stream_keep(stream, [=] {
+        if (run() != cudaSuccess)
+            emulator::misuse("a graph has a kernel that cannot be launched");
+    });
+    return cudaSuccess;
 }
 
 template <class... P, class... A>

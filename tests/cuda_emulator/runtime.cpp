@@ -1,12 +1,24 @@
-/* runtime.cpp - the part of the CUDA runtime that host code of the tests calls.  All of it is synchronous. */
+/* runtime.cpp - the part of the CUDA runtime that host code of the tests calls.  All of it is synchronous, but
+ * for what a stream keeps: a graph is a list of things to do.
+ *
+ * CUDA_EMULATOR_DEVICES=N: so many devices, all in this process's memory (1).
+ * CUDA_EMULATOR_GRAPHS=off: streams keep nothing. */
 #include "tests/cuda_emulator/engine.h"
 
 #include <time.h>
 
 static __thread cudaError_t last_error;
+static __thread int current_device;
+static __thread int n_capturing; /* streams of this thread */
 
+struct CUgraph_st {
+    std::vector<std::function<void()>> operations;
+};
+struct CUgraphExec_st {
+    std::vector<std::function<void()>> operations;
+};
 struct CUstream_st {
-    int unused;
+    CUgraph_st *kept; /* while it captures */
 };
 struct CUevent_st {
     double ms;
@@ -26,6 +38,30 @@ static cudaError_t set_error(cudaError_t error)
     return error;
 }
 
+bool emulator::stream_keeps(cudaStream_t stream)
+{
+    return stream != nullptr && stream->kept != nullptr;
+}
+
+void emulator::stream_keep(cudaStream_t stream, const std::function<void()> &operation)
+{
+    stream->kept->operations.push_back(operation);
+}
+
+/* What a thread must not do while one of its streams captures. */
+static bool is_forbidden()
+{
+    if (n_capturing > 0)
+        set_error(cudaErrorStreamCaptureUnsupported);
+    return n_capturing > 0;
+}
+
+static int n_devices()
+{
+    const char *text = getenv("CUDA_EMULATOR_DEVICES");
+    return text != nullptr ? atoi(text) : 1;
+}
+
 void emulator::error_record(cudaError_t error)
 {
     set_error(error);
@@ -36,6 +72,8 @@ extern "C" {
 /* Device memory begins as NaNs, so that what is read before it is written shows. */
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
+    if (is_forbidden())
+        return cudaErrorStreamCaptureUnsupported;
     if (posix_memalign(memory, 256, bytes > 0 ? bytes : 1) != 0)
         return set_error(cudaErrorMemoryAllocation);
     memset(*memory, 0xff, bytes);
@@ -43,6 +81,8 @@ cudaError_t cudaMalloc(void **memory, size_t bytes)
 }
 cudaError_t cudaFree(void *memory)
 {
+    if (is_forbidden())
+        return cudaErrorStreamCaptureUnsupported;
     free(memory);
     return cudaSuccess;
 }
@@ -61,8 +101,12 @@ cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpy
     return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-                            cudaStream_t)
+                            cudaStream_t stream)
 {
+    if (emulator::stream_keeps(stream)) {
+        emulator::stream_keep(stream, [=] { cudaMemcpy(to, from, bytes, kind); });
+        return cudaSuccess;
+    }
     return cudaMemcpy(to, from, bytes, kind);
 }
 cudaError_t cudaMemset(void *to, int value, size_t bytes)
@@ -71,8 +115,12 @@ cudaError_t cudaMemset(void *to, int value, size_t bytes)
         memset(to, value, bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t)
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
+    if (emulator::stream_keeps(stream)) {
+        emulator::stream_keep(stream, [=] { cudaMemset(to, value, bytes); });
+        return cudaSuccess;
+    }
     return cudaMemset(to, value, bytes);
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
@@ -95,12 +143,27 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     delete stream;
     return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t)
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    return emulator::stream_keeps(stream) ? set_error(cudaErrorStreamCaptureUnsupported)
+                                          : cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    return cudaStreamSynchronize(stream);
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status)
+{
+    *status = emulator::stream_keeps(stream) ? cudaStreamCaptureStatusActive
+                                             : cudaStreamCaptureStatusNone;
     return cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t)
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *argument)
 {
+    if (emulator::stream_keeps(stream))
+        emulator::stream_keep(stream, [=] { function(argument); });
+    else
+        function(argument);
     return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned)
@@ -140,30 +203,49 @@ cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
     return cudaSuccess;
 }
 
-/* There are no graphs here: callers go on without. */
-cudaError_t cudaStreamBeginCapture(cudaStream_t, enum cudaStreamCaptureMode)
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode)
 {
-    return cudaErrorNotSupported;
+    const char *graphs = getenv("CUDA_EMULATOR_GRAPHS");
+    if (graphs != nullptr && strcmp(graphs, "off") == 0)
+        return cudaErrorNotSupported;
+    if (stream == nullptr || stream->kept != nullptr)
+        return set_error(cudaErrorIllegalState);
+    stream->kept = new CUgraph_st();
+    n_capturing++;
+    return cudaSuccess;
 }
-cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t *)
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
-    return set_error(cudaErrorNotSupported);
+    *graph = nullptr;
+    if (stream == nullptr || stream->kept == nullptr)
+        return set_error(cudaErrorIllegalState);
+    *graph = stream->kept;
+    stream->kept = nullptr;
+    n_capturing--;
+    return cudaSuccess;
 }
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *, cudaGraph_t, unsigned long long)
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long)
 {
-    return set_error(cudaErrorNotSupported);
+    *executable = new CUgraphExec_st{graph->operations};
+    return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t)
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
 {
-    return set_error(cudaErrorNotSupported);
+    if (emulator::stream_keeps(stream))
+        return set_error(cudaErrorStreamCaptureUnsupported);
+    for (const std::function<void()> &operation : executable->operations)
+        operation();
+    return cudaSuccess;
 }
-cudaError_t cudaGraphDestroy(cudaGraph_t)
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
-    return set_error(cudaErrorNotSupported);
+    delete graph;
+    return cudaSuccess;
 }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t)
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable)
 {
-    return set_error(cudaErrorNotSupported);
+    delete executable;
+    return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize(void)
 {
@@ -171,17 +253,25 @@ cudaError_t cudaDeviceSynchronize(void)
 }
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    *count = n_devices();
     return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = current_device;
     return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device)
 {
-    return device == 0 ? cudaSuccess : set_error(cudaErrorInvalidDevice);
+    if (device < 0 || device >= n_devices())
+        return set_error(cudaErrorInvalidDevice);
+    current_device = device;
+    return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char *name, int size, int device)
+{
+    snprintf(name, (size_t)size, "0000:%02x:00.0", (unsigned)device + 1);
+    return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int)
 {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """--backend cuda: refusals, the CPU in its place, and the tokens of the CPU on the emulated device."""
 
+import json
 import os
 
 import cli
@@ -14,6 +15,15 @@ NONE = {"LATENTRANK_DEBUG_CUDA_LIBRARY": check.path("nothing.so")}
 EMULATED = os.path.join(os.path.dirname(check.program), "tests", "cuda_emulator",
                         "liblatentrank_cuda_emulated.so")
 DEVICE = {"LATENTRANK_DEBUG_CUDA_LIBRARY": EMULATED}
+TWIN = os.path.join(os.path.dirname(EMULATED), "libnccl_twin.so")
+# A device for each rank; NCCL is its twin, which compares what the ranks call.
+NCCL = {**DEVICE, "LATENTRANK_DEBUG_NCCL_LIBRARY": TWIN, "CUDA_EMULATOR_DEVICES": "4",
+        "LATENTRANK_DEBUG_LOG": "info"}
+NO_NCCL = {**NCCL, "LATENTRANK_DEBUG_NCCL_LIBRARY": check.path("nothing.so")}
+SHARED = {**NCCL, "CUDA_EMULATOR_DEVICES": "1"}
+SHORT = ["generate", "--model", MODEL, "--prompt-ids", "5,6,7", "--max-tokens", "4", "--ignore-eos",
+         "--mla-mode", "absorb"]
+EXACT = ["--backend", "cuda", "--kv-cache-dtype", "f32", "--activation-dtype", "f32"]
 
 
 def ids(value):
@@ -66,9 +76,56 @@ def test_several_ranks():
         check.expect(found == expected, f"{ranks} ranks {layout}: {found}, the CPU {expected}")
 
 
+def test_nccl():
+    """The CPU's tokens, with steps as graphs and without."""
+    expected = ids(check.run_json(*BASE, "--backend", "cpu", "--kv-cache-dtype", "f32"))
+    layouts = [(2, []), (3, ["--ep", "1"]), (4, ["--ep", "2"])]
+    for ranks, layout in layouts[:1] if "SANITIZED" in os.environ else layouts:
+        for graphs in ("on", "off"):
+            result = check.run(*BASE, *EXACT, *layout, "--comm", "nccl", "--json", ranks=ranks,
+                               variables={**NCCL, "CUDA_EMULATOR_GRAPHS": graphs})
+            check.expect(result.returncode == 0, f"{ranks} ranks, graphs {graphs}", result)
+            found = ids(json.loads(result.stdout))
+            check.expect(found == expected, f"{ranks} ranks, graphs {graphs}: {found}, the CPU {expected}")
+            check.expect((b"decode steps are not kept" in result.stderr) == (graphs == "off"),
+                         f"steps are kept with graphs {graphs}", result)
+
+
+def test_graphs_on_some_ranks():
+    """NCCL wants an operation in a graph on all members: that the twin finds it shows that they are there."""
+    mixed = ["-n", "1", "env", "CUDA_EMULATOR_GRAPHS=off", check.program, *SHORT, *EXACT, "--comm", "nccl", ":"]
+    result = check.run(*SHORT, *EXACT, "--comm", "nccl", launcher=mixed, ranks=1, variables=NCCL)
+    check.expect(result.returncode == 3 and b"in a graph" in result.stderr,
+                 "one rank without graphs is found", result)
+
+
+def test_choice_of_nccl():
+    one, shared, absent = b"2 ranks sum by NCCL", b"shares the GPU 0000:01:00.0 with rank 0", \
+        b"sum through host memory, which is slow: NCCL cannot be loaded"
+    for comm, variables, text in (("auto", NCCL, one), ("nccl", NCCL, one), ("auto", SHARED, shared),
+                                  ("auto", NO_NCCL, absent),
+                                  ("mpi", NCCL, b"sum through host memory, as --comm says"),
+                                  ("shm", NCCL, b"sum through host memory, as --comm says")):
+        result = check.run(*SHORT, *EXACT, "--comm", comm, ranks=2, variables=variables)
+        check.expect(result.returncode == 0 and result.stderr.count(text) == 1,
+                     f"--comm {comm}: one line with '{text.decode()}'", result)
+    arguments = [*SHORT, *EXACT, "--comm", "nccl"]
+    check.expect_error(arguments, 1, "--comm nccl: rank 1", ranks=2, variables=SHARED)
+    check.expect_error(arguments, 1, "--comm nccl: NCCL cannot be loaded", ranks=2, variables=NO_NCCL)
+    # rank 0 fails too, but only because rank 1 does
+    check.expect_error(arguments, 1, "Call to connect failed: refused", ranks=2,
+                       variables={**NCCL, "CUDA_EMULATOR_NCCL_REFUSE": "1"})
+    check.expect_error([*SHORT, "--backend", "cpu", "--comm", "nccl"], 2, "--comm nccl moves tensors of GPUs",
+                       ranks=2)
+
+
 test_without_the_library()
 if os.path.exists(EMULATED):
     test_refusals()
     test_same_tokens()
     test_several_ranks()
+if os.path.exists(TWIN):
+    test_nccl()
+    test_graphs_on_some_ranks()
+    test_choice_of_nccl()
 check.end()

@@ -37,11 +37,11 @@ def process_of(mpirun, rank):
     return None
 
 
-def disturb(ranks, rank, number, *arguments, launcher=()):
+def disturb(ranks, rank, number, *arguments, launcher=(), variables=None):
     """Sends a signal to one rank once text comes; exit code, stdout and stderr of the job."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("LATENTRANK_")}
     env.update({"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-                "OMPI_MCA_orte_tmpdir_base": check.folder})
+                "OMPI_MCA_orte_tmpdir_base": check.folder, **(variables or {})})
     command = cli.MPIRUN + list(launcher) + ["-n", str(ranks), check.program] + GENERATE + list(arguments)
     with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE) as job:
@@ -85,6 +85,26 @@ def test_stopped():
         check.expect(1 <= len(dumps) <= ranks, f"ranks that wait show their ring: {dumps}", result)
 
 
+def test_stopped_on_a_stream():
+    """Collectives that are queued, alone and in a graph: the watch knows what the stream waits for."""
+    folder = os.path.join(os.path.dirname(check.program), "tests", "cuda_emulator")
+    nccl = {"LATENTRANK_DEBUG_CUDA_LIBRARY": os.path.join(folder, "liblatentrank_cuda_emulated.so"),
+            "LATENTRANK_DEBUG_NCCL_LIBRARY": os.path.join(folder, "libnccl_twin.so"),
+            "CUDA_EMULATOR_DEVICES": "3"}
+    if not os.path.exists(nccl["LATENTRANK_DEBUG_NCCL_LIBRARY"]):
+        return
+    for graphs in ("on", "off"):
+        result = disturb(3, 2, signal.SIGSTOP, "--backend", "cuda", "--comm", "nccl", "--mla-mode", "absorb",
+                         "--max-model-len", "4096", "--max-tokens", "4000", "--watchdog-timeout", "1",
+                         variables={**nccl, "CUDA_EMULATOR_GRAPHS": graphs})
+        lines = error_lines(result)
+        fault = r"(never entered \w+ \d+|entered \w+ \d+.*, but its process has not run for)"
+        check.expect(result.returncode == 1 and len(lines) == 1 and
+                     re.match(rf"latentrank: error: rank 2 \(.+\) {fault}", lines[0]),
+                     f"rank 2 is named, graphs {graphs}: {lines}", result)
+        check.expect(b"queued)" in result.stderr, "the ring shows what was queued", result)
+
+
 def test_killed():
     for comm in ("mpi", "shm"):
         started = time.monotonic()
@@ -116,6 +136,7 @@ def test_quiet():
 
 
 test_stopped()
+test_stopped_on_a_stream()
 test_killed()
 test_dead_without_a_launcher_that_cares()
 test_quiet()

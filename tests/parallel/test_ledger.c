@@ -1,7 +1,7 @@
 /* Who is missing, and how operations are named: arithmetic on entries made by hand. */
 #include "cmocka_main.h"
 
-#include "parallel/ledger_board.h"
+#include "parallel/ledger_queue.h"
 #include <string.h>
 
 static struct ledger_entry at(int64_t step, int number)
@@ -93,12 +93,79 @@ static void a_ring_is_described_from_its_youngest_entry(void **state)
     assert_int_equal(last.number, LEDGER_RING + 2);
     ledger_describe(text, sizeof text, &board, 6000000);
     assert_non_null(strstr(text,
-                           "all_reduce 66 of layer 2, step 7 (tp, 8192 bytes, waits for 5.000 "
-                           "ms); all_reduce 65 of layer 2, step 7 (tp, 8192 bytes, took 2.500 "
+                           "all_reduce 514 of layer 2, step 7 (tp, 8192 bytes, waits for 5.000 "
+                           "ms); all_reduce 513 of layer 2, step 7 (tp, 8192 bytes, took 2.500 "
                            "ms); "));
     char cut[40];
     ledger_describe(cut, sizeof cut, &board, 6000000);
     assert_int_equal(strlen(cut), sizeof cut - 1);
+}
+
+static void what_a_stream_has_is_described_as_queued(void **state)
+{
+    (void)state;
+    static struct ledger_board board;
+    const struct ledger_entry entry = at(7, 3);
+    char text[256];
+    ledger_push(&board, &entry);
+    ledger_pop(&board, LEDGER_QUEUED);
+    ledger_describe(text, sizeof text, &board, 6000000);
+    assert_non_null(strstr(text, "0 bytes, queued)"));
+}
+
+/* Operation `number` of step 7, begun at that time. */
+static struct ledger_entry queued(int number)
+{
+    struct ledger_entry entry = at(7, number);
+    entry.begin_ns = number;
+    entry.has_deadline = 1;
+    return entry;
+}
+
+static void a_stream_waits_for_the_first_that_it_has_not_passed(void **state)
+{
+    (void)state;
+    uint64_t passed = 0;
+    static struct ledger_queue queue;
+    struct ledger_entry found;
+    queue.passed = &passed;
+    assert_int_equal(ledger_queue_waits(&found, &queue, 5), 0); /* nothing is queued */
+    for (int i = 1; i <= 10; i++) {
+        const struct ledger_entry entry = queued(i);
+        ledger_push(&queue.board, &entry);
+    }
+    assert_int_equal(ledger_queue_waits(&found, &queue, 50), 1);
+    assert_int_equal(found.number, 1);
+    assert_int_equal(found.begin_ns, 1);
+
+    passed = 4; /* the fifth waits since then */
+    assert_int_equal(ledger_queue_waits(&found, &queue, 60), 1);
+    assert_int_equal(found.number, 5);
+    assert_int_equal(found.begin_ns, 60);
+    assert_int_equal(ledger_queue_waits(&found, &queue, 70), 1);
+    assert_int_equal(found.begin_ns, 60);
+
+    passed = 10;
+    assert_int_equal(ledger_queue_waits(&found, &queue, 80), 0);
+    struct ledger_entry free_of_it = queued(11); /* between two steps */
+    free_of_it.has_deadline = 0;
+    ledger_push(&queue.board, &free_of_it);
+    assert_int_equal(ledger_queue_waits(&found, &queue, 90), 0);
+}
+
+static void a_stream_with_more_than_a_ring_waits_for_one_that_is_known(void **state)
+{
+    (void)state;
+    uint64_t passed = 5;
+    static struct ledger_queue queue;
+    struct ledger_entry found;
+    queue.passed = &passed;
+    for (int i = 0; i < LEDGER_RING + 100; i++) {
+        const struct ledger_entry entry = queued(i);
+        ledger_push(&queue.board, &entry);
+    }
+    assert_int_equal(ledger_queue_waits(&found, &queue, 1), 1);
+    assert_int_equal(found.number, 100);
 }
 
 int main(void)
@@ -108,6 +175,9 @@ int main(void)
         cmocka_unit_test(only_members_of_the_group_can_be_missing),
         cmocka_unit_test(operations_are_named_as_in_the_error_line),
         cmocka_unit_test(a_ring_is_described_from_its_youngest_entry),
+        cmocka_unit_test(what_a_stream_has_is_described_as_queued),
+        cmocka_unit_test(a_stream_waits_for_the_first_that_it_has_not_passed),
+        cmocka_unit_test(a_stream_with_more_than_a_ring_waits_for_one_that_is_known),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
