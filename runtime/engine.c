@@ -241,10 +241,11 @@ static enum status open_layout(struct engine *e)
     return STATUS_OK;
 }
 
-/* With three stages rank 0 is two steps ahead of the last one, which comm_shm does not let it be. */
+/* With stages they go by MPI: rank 0 is ahead of the last stage, which comm_shm does not let it be, and letters
+ * travel while a rank waits for them there. */
 static enum status open_orders(struct engine *e)
 {
-    if (e->mesh.pp.size < 3)
+    if (e->mesh.pp.size == 1)
         return STATUS_OK;
     TRY(comm_mpi_open(&e->orders, &e->mesh.world));
     return ledger_wrap(&e->orders);
