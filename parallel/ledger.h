@@ -4,11 +4,12 @@
  * the ranks of its node share.  A thread on each rank looks at its own ring: when
  * an operation inside a step has lasted longer than the deadline, it shows the
  * ring and reads where the others are.  One that never began that operation is
- * named in the error line, and the job ends.
+ * named in the error line, and the job ends.  Ranks of other nodes report by TCP
+ * (ledger_link.h).
  *
- * Outside steps there is no deadline: ranks wait for a plan as long as rank 0 has
- * nothing to do.  (So rank 0 is not missed while it is between two steps.)  A rank is seen from its own node only; where all ranks of a node
- * have come, they wait some seconds more for another node to speak. */
+ * Outside steps operations have no deadline: ranks wait for a plan as long as rank 0 has
+ * nothing to do.  But a rank whose thread has not shown itself for that long is at fault
+ * at any time: it is stopped, or its node is cut off. */
 #ifndef PARALLEL_LEDGER_H
 #define PARALLEL_LEDGER_H
 

@@ -36,8 +36,9 @@ _Static_assert(sizeof(struct ledger_entry) == LEDGER_WORDS * sizeof(uint64_t), "
 struct ledger_board {
     _Alignas(128) int32_t rank;
     atomic_int is_reported; /* of the first rank of a node: one of them speaks */
-    _Atomic int64_t
-        seen_ns; /* the watch of this rank looked last; it runs on in a rank that waits */
+    atomic_int is_leaving;  /* closes its ledger */
+    /* The watch of this rank looked last; it runs on in a rank that waits. */
+    _Atomic int64_t seen_ns;
     _Atomic uint64_t begun, ended;
     _Atomic uint64_t ring[LEDGER_RING][LEDGER_WORDS];
     _Atomic int64_t end_ns[LEDGER_RING]; /* of the entry at this place */
@@ -50,10 +51,10 @@ void ledger_pop(struct ledger_board *board, int64_t now_ns);
 /* The last operation that was begun, of step -1 when there is none; 0 when the rank is at work on it. */
 int ledger_last(struct ledger_entry *entry, const struct ledger_board *board);
 
-/* Which of the ranks, each with its last operation, has never begun `waiting`: the one that is farthest behind among those of the group, the lowest of several; -1 when all
- * have.  *n_missing: how many have not.  Pure. */
-int ledger_missing(int *n_missing, const struct ledger_entry *waiting, const int32_t *rank,
-                   const struct ledger_entry *last, int n_ranks);
+int ledger_is_before(const struct ledger_entry *a, const struct ledger_entry *b);
+
+/* 1 when `rank` is of the group of `waiting` and has never begun it.  Pure. */
+int ledger_is_absent(int rank, const struct ledger_entry *last, const struct ledger_entry *waiting);
 
 /* "all_reduce 41 of layer 22, step 1088". */
 void ledger_name(char *text, size_t size, const struct ledger_entry *entry);
@@ -65,5 +66,8 @@ void ledger_describe(char *text, size_t size, const struct ledger_board *board, 
 void ledger_begin(enum ledger_operation operation, const struct group *group, int64_t bytes);
 void ledger_end(void);
 int ledger_is_on(void);
+
+/* 1 when the caller is to say why the job ends: without a watch always, else for the first of a node. */
+int ledger_take_word(void);
 
 #endif
