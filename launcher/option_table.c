@@ -468,8 +468,8 @@ const struct option option_table[] = {
      .min = 0,
      .max = 86400,
      .section = "Layout",
-     .help = "seconds that a rank waits for the others inside a step: then the job ends and names "
-             "the rank that is missing; 0: for ever"},
+     .help = "seconds that a rank waits for the others inside a step, or that one shows no life: "
+             "then the job ends and names the rank that is missing; 0: for ever"},
     {.name = "kv-cache-dtype",
      .value_name = "TYPE",
      .type = OPTION_CHOICE,

@@ -7,7 +7,7 @@
 # that compilers and MPI from environment modules are taken as they are.
 build_packages='gcc=cc libc6-dev make=make cmake=cmake pkgconf=pkg-config openmpi-bin=mpirun
 libopenmpi-dev=mpicc libhwloc-dev libjansson-dev libpcre2-dev libxxhash-dev librandom123-dev'
-test_packages='libcmocka-dev python3=python3'
+test_packages='libcmocka-dev python3=python3 iproute2=ip'
 
 say() {
     printf '%s\n' "$*"

@@ -4,15 +4,16 @@
  * the ranks of its node share.  A thread on each rank looks at its own ring: when
  * an operation inside a step has lasted longer than the deadline, it shows the
  * ring and reads where the others are.  One that never began that operation is
- * named in the error line, and the job ends.
+ * named in the error line, and the job ends.  Ranks of other nodes report by TCP
+ * (ledger_link.h).
  *
  * What is queued on the stream of a device is entered when it is queued; the
  * device counts what the stream has passed, in memory of the host, so that the
  * thread knows without waiting for which operation the stream waits.
  *
- * Outside steps there is no deadline: ranks wait for a plan as long as rank 0 has
- * nothing to do.  (So rank 0 is not missed while it is between two steps.)  A rank is seen from its own node only; where all ranks of a node
- * have come, they wait some seconds more for another node to speak. */
+ * Outside steps operations have no deadline: ranks wait for a plan as long as rank 0 has
+ * nothing to do.  But a rank whose thread has not shown itself for that long is at fault
+ * at any time: it is stopped, or its node is cut off. */
 #ifndef PARALLEL_LEDGER_H
 #define PARALLEL_LEDGER_H
 
@@ -32,7 +33,16 @@ void ledger_close(void);
 void ledger_step_begin(void);
 void ledger_step_end(void);
 void ledger_step_pause(void); /* outside again, though the step is not over */
-void ledger_layer(int layer); /* -1: none */
+
+/* Operations are numbered within a place, and places are passed in this order: all ranks do the same in one that
+ * they pass, but not all pass all of them.  With LEDGER_LOGITS `layer` is a block of logits. */
+enum ledger_phase {
+    LEDGER_LINK, /* what a stage gets before the layer */
+    LEDGER_ATTENTION,
+    LEDGER_FFN,
+    LEDGER_LOGITS
+};
+void ledger_place(int layer, enum ledger_phase phase);
 
 /* Operations that a graph keeps, to be entered again whenever it is launched.  *record is NULL where there is
  * nothing to enter; the others accept that.

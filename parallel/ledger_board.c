@@ -51,25 +51,16 @@ static int is_member(int rank, const struct ledger_entry *entry)
     return distance >= 0 && distance % entry->stride == 0 && distance / entry->stride < entry->size;
 }
 
-static int is_before(const struct ledger_entry *a, const struct ledger_entry *b)
+int ledger_is_before(const struct ledger_entry *a, const struct ledger_entry *b)
 {
-    return a->step < b->step || (a->step == b->step && a->number < b->number);
+    if (a->step != b->step)
+        return a->step < b->step;
+    return a->place < b->place || (a->place == b->place && a->number < b->number);
 }
 
-int ledger_missing(int *n_missing, const struct ledger_entry *waiting, const int32_t *rank,
-                   const struct ledger_entry *last, int n_ranks)
+int ledger_is_absent(int rank, const struct ledger_entry *last, const struct ledger_entry *waiting)
 {
-    int found = -1;
-    *n_missing = 0;
-    for (int i = 0; i < n_ranks; i++) {
-        if (!is_member(rank[i], waiting) || !is_before(&last[i], waiting))
-            continue;
-        ++*n_missing;
-        if (found < 0 || is_before(&last[i], &last[found]) ||
-            (!is_before(&last[found], &last[i]) && rank[i] < rank[found]))
-            found = i;
-    }
-    return found;
+    return is_member(rank, waiting) && ledger_is_before(last, waiting);
 }
 
 void ledger_name(char *text, size_t size, const struct ledger_entry *entry)

@@ -22,10 +22,11 @@ enum ledger_operation {
 
 struct ledger_entry {
     int64_t step;   /* from 0; what stands between two steps counts to the second one */
-    int32_t number; /* of the operation since the step before, from 1 */
+    int32_t number; /* of the operation in its place (ledger.h), from 1 */
     int32_t layer;  /* -1: none */
     int32_t operation, has_deadline;
-    char group[12];
+    char group[8];
+    int32_t place;               /* grows within a step; 0: before the first one */
     int32_t first, stride, size; /* the group's ranks */
     int64_t bytes, begin_ns;
 };
@@ -38,8 +39,9 @@ _Static_assert(sizeof(struct ledger_entry) == LEDGER_WORDS * sizeof(uint64_t), "
 struct ledger_board {
     _Alignas(128) int32_t rank;
     atomic_int is_reported; /* of the first rank of a node: one of them speaks */
-    _Atomic int64_t
-        seen_ns; /* the watch of this rank looked last; it runs on in a rank that waits */
+    atomic_int is_leaving;  /* closes its ledger */
+    /* The watch of this rank looked last; it runs on in a rank that waits. */
+    _Atomic int64_t seen_ns;
     _Atomic uint64_t begun, ended;
     _Atomic uint64_t ring[LEDGER_RING][LEDGER_WORDS];
     _Atomic int64_t end_ns[LEDGER_RING]; /* of the entry at this place */
@@ -58,10 +60,10 @@ struct ledger_entry ledger_at(const struct ledger_board *board, uint64_t index);
 /* The last operation that was begun, of step -1 when there is none; 0 when the rank is at work on it. */
 int ledger_last(struct ledger_entry *entry, const struct ledger_board *board);
 
-/* Which of the ranks, each with its last operation, has never begun `waiting`: the one that is farthest behind among those of the group, the lowest of several; -1 when all
- * have.  *n_missing: how many have not.  Pure. */
-int ledger_missing(int *n_missing, const struct ledger_entry *waiting, const int32_t *rank,
-                   const struct ledger_entry *last, int n_ranks);
+int ledger_is_before(const struct ledger_entry *a, const struct ledger_entry *b);
+
+/* 1 when `rank` is of the group of `waiting` and has never begun it.  Pure. */
+int ledger_is_absent(int rank, const struct ledger_entry *last, const struct ledger_entry *waiting);
 
 /* "all_reduce 41 of layer 22, step 1088". */
 void ledger_name(char *text, size_t size, const struct ledger_entry *entry);
@@ -75,6 +77,7 @@ void ledger_end(void);
 void ledger_enter(struct ledger_entry *entry, enum ledger_operation operation,
                   const struct group *group, int64_t bytes); /* and goes on: it is queued */
 int ledger_is_on(void);
+void ledger_set_place(int32_t layer, int32_t place);
 
 /* Operations that are queued on a stream, of comm_nccl.c: each counts as entered when it is queued, and ends
  * when the stream adds 1 to *passed.  NULL where there is no watch; the functions accept it.
@@ -84,5 +87,8 @@ enum status ledger_queue_open(struct ledger_queue **queue, const uint64_t *passe
 void ledger_queue_push(struct ledger_queue *queue, enum ledger_operation operation,
                        const struct group *group, int64_t bytes);
 void ledger_queue_close(struct ledger_queue *queue);
+
+/* 1 when the caller is to say why the job ends: without a watch always, else for the first of a node. */
+int ledger_take_word(void);
 
 #endif

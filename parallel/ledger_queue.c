@@ -10,7 +10,7 @@ struct kept {
     struct ledger_queue *queue;
     enum ledger_operation operation;
     const struct group *group;
-    int32_t layer;
+    int32_t layer, place;
     int64_t bytes;
 };
 
@@ -71,7 +71,7 @@ void ledger_record_enter(const struct ledger_record *record)
 {
     for (int i = 0; record != NULL && i < record->n; i++) {
         const struct kept *kept = &record->kept[i];
-        ledger_layer(kept->layer);
+        ledger_set_place(kept->layer, kept->place);
         ledger_queue_push(kept->queue, kept->operation, kept->group, kept->bytes);
     }
 }
@@ -97,6 +97,7 @@ void ledger_queue_push(struct ledger_queue *queue, enum ledger_operation operati
                                    .operation = operation,
                                    .group = group,
                                    .layer = entry.layer,
+                                   .place = entry.place,
                                    .bytes = bytes});
 }
 

@@ -743,7 +743,6 @@ static enum status run_layers(struct engine *e, const struct step_plan *all)
         e->options.mla_mode == MLA_EXPAND ||
         (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch));
     TRY(step_graph_forward(&e->graphs, &step));
-    ledger_layer(-1);
     return STATUS_OK;
 }
 

@@ -14,6 +14,7 @@
 /* x = embedding of the ids (each tp rank holds some rows of the table), or what the stage before hands on */
 static enum status begin_stage(struct step *s, struct tensor *x)
 {
+    ledger_place((int)s->plan->layers.begin, LEDGER_LINK);
     if (!s->plan->has_embedding)
         return s->before->ops->broadcast(s->before, x, 0, s->stream);
     TRY(s->ops->embed(x, &s->batch->ids, &s->weights->embedding, s->plan->vocab.begin, s->stream));
@@ -25,6 +26,7 @@ static enum status end_stage(struct step *s, struct tensor *x)
 {
     if (s->plan->has_head)
         return STATUS_OK;
+    ledger_place((int)s->plan->layers.end, LEDGER_LINK);
     return s->behind->ops->broadcast(s->behind, x, 0, s->stream);
 }
 
@@ -32,7 +34,7 @@ static enum status end_stage(struct step *s, struct tensor *x)
 static enum status forward_idle(struct step *s, struct tensor *u, const struct tensor *h)
 {
     for (int l = (int)s->plan->layers.begin; l < s->plan->layers.end; l++) {
-        ledger_layer(l);
+        ledger_place(l, LEDGER_FFN);
         if (s->weights->layer[l].is_moe)
             TRY(moe_forward(s, l, u, h));
     }
@@ -57,11 +59,12 @@ enum status step_forward(struct step *s)
     for (int l = first; l < end; l++) {
         const struct layer_weights *w = &s->weights->layer[l];
 
-        ledger_layer(l);
+        ledger_place(l, LEDGER_ATTENTION);
         TRY(step_check(s, l, "input of attention", &h));
         TRY(mla_forward(s, l, &u, &h)); /* (1)..(11) */
         TRY(step_check(s, l, "output of attention", &u));
         TRY(ops->add_rms_norm(&h, &x, &u, &w->ffn_gain, epsilon, s->stream));
+        ledger_place(l, LEDGER_FFN);
         TRY(step_check(s, l, "input of the FFN", &h));
         if (w->is_moe)
             TRY(moe_forward(s, l, &u, &h)); /* (12)..(16) */

@@ -7,6 +7,7 @@
  * handing on the rows of a later step while the last stage wants to be rid of these. */
 #include <string.h>
 
+#include "parallel/ledger.h"
 #include "runtime/step.h"
 
 /* Row `row` of `n_rows` from the members' blocks [n_rows, counts[m]], in order of members. */
@@ -129,6 +130,7 @@ static enum status take_letters(struct step *s, logits_sink sink, void *context,
     for (int block = 0, from = 0, any = 0; next_block(&wanted, s, &block, &from, &any); from++) {
         int64_t count = wanted.count * s->model->vocab_size;
         const float *gathered = s->came == NULL ? s->work->gathered.data : at;
+        ledger_place(block, LEDGER_LOGITS);
         if (s->came == NULL)
             TRY(mailbox_expect(s->letters, s->work->gathered.data, count * (int64_t)sizeof(float)));
         TRY(mailbox_take(s->letters));
@@ -147,6 +149,7 @@ enum status step_logits(struct step *s, logits_sink sink, void *context, enum st
     for (int block = 0, from = 0, any = 0; next_block(&wanted, s, &block, &from, &any); from++) {
         if (block > computed) { /* all replicas at the same time */
             struct wanted_rows mine;
+            ledger_place(block, LEDGER_LOGITS);
             wanted_rows_build(&mine, s->all, s->host_dp->group.size, own, block);
             if (mine.count > 0)
                 TRY(compute_rows(s, &mine));

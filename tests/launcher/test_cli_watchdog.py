@@ -68,11 +68,12 @@ def error_lines(result):
 
 def test_stopped():
     """Over both backends; the last rank of three, so that two wait and one speaks."""
-    for ranks, comm in [(2, "mpi"), (2, "shm"), (3, "shm"), (3, "mpi")]:
+    for ranks, *layout in [(2, "--comm", "mpi"), (2,), (3,), (3, "--comm", "mpi"), (2, "--dp", "2"),
+                           (2, "--pp", "2"), (4, "--dp", "2", "--pp", "2"), (4, "--dp", "2")]:
         rank = ranks - 1
-        result = disturb(ranks, rank, signal.SIGSTOP, "--comm", comm, "--watchdog-timeout", "1")
+        result = disturb(ranks, rank, signal.SIGSTOP, *layout, "--watchdog-timeout", "1")
         lines = error_lines(result)
-        check.expect(result.returncode == 1 and len(lines) == 1, f"one line, code 1: {comm}", result)
+        check.expect(result.returncode == 1 and len(lines) == 1, f"one line, code 1: {layout}", result)
         line = lines[0] if lines else ""
         # the signal finds it between two operations or inside one
         fault = r"(never entered \w+ \d+|entered \w+ \d+.*, but its process has not run for)"

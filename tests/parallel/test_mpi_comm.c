@@ -399,7 +399,7 @@ static void a_watched_group_gives_the_same(const struct mesh *mesh)
     REQUIRE(ledger_open(&check_process, 3600) == STATUS_OK);
     REQUIRE(comm_open(&comm, &mesh->world) == STATUS_OK);
     ledger_step_begin();
-    ledger_layer(3);
+    ledger_place(3, LEDGER_ATTENTION);
     check_comm(&comm, "shm");
     ledger_step_end();
     comm_close(&comm);
