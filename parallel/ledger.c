@@ -25,6 +25,8 @@ enum {
     LAUNCHER_S = 30,
     /* mpirun ends a job within a second or two when a process has ended. */
     ENDED_S = 3,
+    /* One that waits knows more than one that only sees another silent, and speaks first. */
+    BESIDE_NS = 500 * 1000000,
     /* The second desk speaks later than the first one, which may see more. */
     SECOND_DESK_NS = 500 * 1000000
 };
@@ -353,8 +355,10 @@ static void look(struct view *view)
     }
     if (waiting != NULL)
         show_ring(view, waiting, now);
-    else
+    else {
         view->is_shown = 0;
+        patience_ns += BESIDE_NS;
+    }
     int64_t grace = (GRACE_S + (int64_t)GRACE_NODE_S * ledger.process.node) * 1000000000;
     int speaks = is_sure(view, waiting, patience_ns, now) && may_speak(view);
     int is_late = waiting != NULL && waited > patience_ns + grace;
