@@ -1,7 +1,6 @@
-/* engine.c - opens a model on all ranks in phases that end agreed, and runs steps through it. */
-#include "runtime/engine.h"
+/* engine.c - opens a model on all ranks in phases that end agreed. */
+#include "runtime/engine_internal.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,53 +11,9 @@
 #include "parallel/ledger.h"
 #include "runtime/decode_bytes.h"
 #include "runtime/memory_plan.h"
-#include "runtime/rank_comms.h"
-#include "runtime/replica_plan.h"
-#include "runtime/safetensors.h"
-#include "runtime/step_graph.h"
-#include "runtime/step_plan.h"
 #include "runtime/weight_loader.h"
 
 enum { SHORTEST_CONTEXT = 256 }; /* a default context below is refused instead */
-
-/* A step that rank 0 has begun: what its logits are of. */
-struct flight {
-    struct step_entry *entry; /* [max_num_seqs] */
-    struct step_plan plan;    /* without ids */
-    float *came;     /* [max_num_seqs, vocabulary] its logits; NULL when rank 0 has them itself */
-    int is_expected; /* they go there */
-};
-
-struct engine {
-    struct process process;
-    struct engine_options options; /* the lengths filled in */
-    int has_threads;               /* the device's pool is ours */
-    int checks;                    /* step_check compares */
-    FILE *trace;                   /* and writes here */
-    struct model_config config;
-    struct mesh mesh;
-    struct shard_plan plan;
-    struct comm world;       /* of host tensors */
-    struct mailbox *letters; /* logits, to rank 0 */
-    struct comm orders;      /* of all ranks too, for steps; ops NULL: world serves */
-    struct rank_comms comms;
-    struct safetensors *checkpoint; /* while loading */
-    struct backend backend;
-    struct arena weight_arena, cache_arena, work_arena, host_arena;
-    struct weights weights;
-    struct latent_cache cache;
-    struct batch batch;
-    struct workspace work;
-    struct step_graphs graphs;
-    struct step_message message;
-    struct replica_plan replica;
-    struct flight *flight; /* [depth], a ring; rank 0 only */
-    int first_flight, n_flights;
-    int64_t *length; /* [max_num_seqs] rows of each sequence, of all replicas */
-    struct tensor cos_sin;
-    int64_t *vocab_counts;                                  /* [tp] */
-    int64_t *gather_counts, *sent_counts, *received_counts; /* [stage] */
-};
 
 struct engine_options engine_defaults(void)
 {
@@ -260,11 +215,6 @@ static enum status open_letters(struct engine *e)
     return mailbox_open(&e->letters, is_end ? &e->mesh.ends : &alone, blocks * e->mesh.pp.size);
 }
 
-static struct comm *orders_of(struct engine *e)
-{
-    return e->orders.ops != NULL ? &e->orders : &e->world;
-}
-
 static enum status open_device_comms(struct engine *e)
 {
     struct comm_device device = {
@@ -328,8 +278,7 @@ static enum status open_weights(struct engine *e)
     return upload_weights(e);
 }
 
-/* Sequences of this rank's replica. */
-static int own_sequences(const struct engine *e)
+int engine_sequences_of_replica(const struct engine *e)
 {
     return replica_sequences(e->options.max_num_seqs, e->mesh.dp.size);
 }
@@ -339,14 +288,14 @@ static struct latent_cache_shape cache_shape(const struct engine *e, enum kv_pla
 {
     const struct engine_options *o = &e->options;
     int is_sharded = placement == KV_SHARDED;
-    struct latent_cache_shape shape = {.dtype = o->kv_cache_dtype,
-                                       .n_sequences = own_sequences(e),
-                                       .max_length = o->max_model_len,
-                                       .n_pages =
-                                           latent_cache_pages(own_sequences(e), o->max_model_len),
-                                       .layers = e->plan.layers,
-                                       .n_members = is_sharded ? e->mesh.tp.size : 1,
-                                       .member = is_sharded ? e->mesh.tp.index : 0};
+    struct latent_cache_shape shape = {
+        .dtype = o->kv_cache_dtype,
+        .n_sequences = engine_sequences_of_replica(e),
+        .max_length = o->max_model_len,
+        .n_pages = latent_cache_pages(engine_sequences_of_replica(e), o->max_model_len),
+        .layers = e->plan.layers,
+        .n_members = is_sharded ? e->mesh.tp.size : 1,
+        .member = is_sharded ? e->mesh.tp.index : 0};
     if (o->cache_pages > 0 && o->cache_pages < shape.n_pages)
         shape.n_pages = o->cache_pages;
     return shape;
@@ -360,14 +309,13 @@ static enum status lay_out_cache(struct engine *e, struct arena *arena)
     return arena_tensor(arena, &e->cos_sin, DTYPE_F32, 2, dim);
 }
 
-/* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
-static int splits_moe(const struct engine *e)
+int engine_splits_moe(const struct engine *e)
 {
     return e->options.deterministic == DETERMINISTIC_LAYOUT && e->mesh.stage.size > 1 &&
            e->config.n_shared_experts > 0;
 }
 
-static int dispatches(const struct engine *e)
+int engine_dispatches(const struct engine *e)
 {
     return e->options.all2all == ALL2ALL_ALLTOALL && e->mesh.dp.size > 1;
 }
@@ -376,8 +324,8 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
 {
     const struct workspace_shape shape = {.max_tokens = e->options.max_num_batched_tokens,
                                           .expands = e->options.mla_mode != MLA_ABSORB,
-                                          .splits_moe = splits_moe(e),
-                                          .dispatches = dispatches(e),
+                                          .splits_moe = engine_splits_moe(e),
+                                          .dispatches = engine_dispatches(e),
                                           .n_replicas = e->mesh.dp.size,
                                           .tp = e->mesh.tp.size,
                                           .ep = e->mesh.ep.size,
@@ -385,7 +333,8 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
                                               cache_shape(e, e->options.kv_placement).n_members};
     int64_t table_pages =
         e->backend.device->is_host ? 0 : latent_cache_pages(1, e->options.max_model_len);
-    TRY(batch_open(&e->batch, arena, shape.max_tokens, own_sequences(e), table_pages));
+    TRY(batch_open(&e->batch, arena, shape.max_tokens, engine_sequences_of_replica(e),
+                   table_pages));
     return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->backend.ops,
                           &shape);
 }
@@ -433,8 +382,8 @@ static enum status fit_context(struct engine *e, struct memory_plan *plan)
     TRY(memory_plan_room(&room, plan, &e->process, e->backend.device, &e->world));
     if (!e->options.lowers_max_model_len || wanted <= room)
         return STATUS_OK;
-    int64_t pages =
-        (int64_t)((double)room * 0.9 / (double)wanted * (double)n_pages) / own_sequences(e);
+    int64_t pages = (int64_t)((double)room * 0.9 / (double)wanted * (double)n_pages) /
+                    engine_sequences_of_replica(e);
     if (pages * PAGE_ROWS < SHORTEST_CONTEXT)
         return STATUS_OK; /* memory_plan_check says why not */
     e->options.max_model_len = (int)(pages * PAGE_ROWS);
@@ -687,209 +636,4 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
         .stage_token_bytes = row * span_size(engine->plan.layers),
         .expanded_token_bytes = c->n_layers * c->n_heads * (c->d_n + c->d_r + c->d_v) * 2,
     };
-}
-
-/* --- steps --- */
-
-/* What a step of `all` reads and writes on this rank. */
-static struct step step_of(struct engine *e, const struct step_plan *all)
-{
-    struct comm *host = e->comms.host;
-    return (struct step){
-        .model = &e->config,
-        .weights = &e->weights,
-        .plan = &e->plan,
-        .ops = e->backend.ops,
-        .device = e->backend.device,
-        .tp = rank_comms_of(&e->comms, AXIS_TP),
-        .dp = rank_comms_of(&e->comms, AXIS_DP),
-        .stage = rank_comms_of(&e->comms, AXIS_STAGE),
-        .before = rank_comms_of(&e->comms, AXIS_LINK_EVEN + mesh_link_before(&e->mesh)),
-        .behind = rank_comms_of(&e->comms, AXIS_LINK_EVEN + mesh_link_behind(&e->mesh)),
-        .host_tp = &host[AXIS_TP],
-        .host_dp = &host[AXIS_DP],
-        .letters = e->letters,
-        .ep = &e->mesh.ep,
-        .all = all,
-        .own = &e->replica,
-        .stream = e->backend.stream,
-        .cache = &e->cache,
-        .batch = &e->batch,
-        .cos_sin = &e->cos_sin,
-        .softmax_scale = model_config_softmax_scale(&e->config),
-        .splits_moe = splits_moe(e),
-        .dispatches = dispatches(e),
-        .may_be_kept = e->mesh.dp.size == 1 && rank_comms_are_stream_ordered(&e->comms),
-        .checks = e->checks,
-        .trace = e->trace,
-        .vocab_counts = e->vocab_counts,
-        .gather_counts = e->gather_counts,
-        .sent_counts = e->sent_counts,
-        .received_counts = e->received_counts,
-        .work = &e->work,
-    };
-}
-
-/* The forward pass of a step, on every rank; its logits are still in the workspace of the last stage. */
-static enum status run_layers(struct engine *e, const struct step_plan *all)
-{
-    replica_plan_build(&e->replica, all, e->mesh.dp.index);
-    for (int i = 0; i < all->n_entries; i++)
-        e->length[all->entry[i].sequence] += all->entry[i].n_tokens;
-    TRY(batch_build(&e->batch, &e->replica.plan, &e->cache));
-    TRY(batch_upload(&e->batch, &e->cache, &e->backend));
-    struct step step = step_of(e, all);
-    step.expands =
-        e->options.mla_mode == MLA_EXPAND ||
-        (e->options.mla_mode == MLA_AUTO && step_expanding_is_cheaper(&e->config, &e->batch));
-    TRY(step_graph_forward(&e->graphs, &step));
-    return STATUS_OK;
-}
-
-static void release(struct engine *e, int sequence)
-{
-    e->length[sequence] = 0;
-    if (replica_of(sequence, e->mesh.dp.size) == e->mesh.dp.index)
-        latent_cache_release(&e->cache, sequence / e->mesh.dp.size);
-}
-
-/* A rank that fails inside a step ends the job: the others are in a collective already. */
-static void abort_on(struct engine *e, enum status status)
-{
-    if (status == STATUS_OK)
-        return;
-    status_prefix(status, "rank %d (%s)", e->process.rank, e->process.host);
-    log_error_line(status_text());
-    process_abort(&e->process, 1);
-}
-
-/* Rank 0's check of what the caller asks, before anything is sent. */
-static enum status check_plan(const struct engine *e, const struct step_plan *plan)
-{
-    int64_t row = 0;
-    if (plan->n_entries < 1 || plan->n_entries > e->options.max_num_seqs)
-        FAIL(STATUS_USAGE, "a step of %d sequences; 1 to %d fit", plan->n_entries,
-             e->options.max_num_seqs);
-    if (plan->n_tokens < 1 || plan->n_tokens > e->options.max_num_batched_tokens)
-        FAIL(STATUS_USAGE, "a step of %d tokens; 1 to %d fit (--max-num-batched-tokens)",
-             plan->n_tokens, e->options.max_num_batched_tokens);
-    for (int i = 0; i < plan->n_entries; i++) {
-        const struct step_entry *entry = &plan->entry[i];
-        if (entry->sequence < 0 || entry->sequence >= e->options.max_num_seqs ||
-            entry->n_tokens < 1 || entry->n_tokens > plan->n_tokens - row)
-            FAIL(STATUS_USAGE, "part %d of a step: %d tokens of sequence %d", i, entry->n_tokens,
-                 entry->sequence);
-        if (e->length[entry->sequence] + entry->n_tokens > e->options.max_model_len)
-            FAIL(STATUS_USAGE, "%lld tokens in a sequence; at most %d (--max-model-len)",
-                 (long long)(e->length[entry->sequence] + entry->n_tokens),
-                 e->options.max_model_len);
-        for (int64_t end = row + entry->n_tokens; row < end; row++)
-            if (plan->ids[row] < 0 || plan->ids[row] >= e->config.vocab_size)
-                FAIL(STATUS_USAGE, "token id %d; the vocabulary has 0 to %lld", plan->ids[row],
-                     (long long)e->config.vocab_size - 1);
-    }
-    return STATUS_OK;
-}
-
-static void keep_plan(struct flight *flight, const struct step_plan *plan)
-{
-    flight->plan = (struct step_plan){
-        .n_entries = plan->n_entries, .n_tokens = plan->n_tokens, .entry = flight->entry};
-    memcpy(flight->entry, plan->entry, (size_t)plan->n_entries * sizeof *plan->entry);
-}
-
-/* Where the last stage is elsewhere and there is room for them. */
-static enum status expect_logits(struct engine *e, struct flight *flight)
-{
-    int64_t n_rows = 0;
-    for (int i = 0; i < flight->plan.n_entries; i++)
-        n_rows += flight->entry[i].n_tokens - flight->entry[i].first_logits;
-    flight->is_expected = flight->came != NULL && n_rows <= e->options.max_num_seqs;
-    assert(flight->came == NULL || flight->is_expected || e->n_flights == 1);
-    if (!flight->is_expected)
-        return STATUS_OK;
-    struct step step = step_of(e, &flight->plan);
-    step.came = flight->came;
-    return step_expect_logits(&step);
-}
-
-enum status engine_begin_step(struct engine *engine, const struct step_plan *plan)
-{
-    struct engine *e = engine;
-    struct step_order order;
-    assert(e->n_flights < e->mesh.pp.size);
-    TRY(check_plan(e, plan));
-    struct flight *flight = &e->flight[(e->first_flight + e->n_flights++) % e->mesh.pp.size];
-    keep_plan(flight, plan);
-    ledger_step_begin();
-    abort_on(e, expect_logits(e, flight));
-    abort_on(e, step_message_exchange(&e->message, orders_of(e), plan, &order));
-    abort_on(e, run_layers(e, &order.plan));
-    if (e->mesh.pp.size > 1)
-        ledger_step_end(); /* the logits come later */
-    return STATUS_OK;
-}
-
-enum status engine_end_step(struct engine *engine, logits_sink sink, void *context)
-{
-    struct engine *e = engine;
-    enum status sunk = STATUS_OK;
-    assert(e->n_flights > 0);
-    const struct flight *flight = &e->flight[e->first_flight];
-    struct step step = step_of(e, &flight->plan);
-    step.came = flight->is_expected ? flight->came : NULL;
-    ledger_step_begin();
-    abort_on(e, step_logits(&step, sink, context, &sunk));
-    if (e->mesh.pp.size > 1)
-        ledger_step_pause();
-    else
-        ledger_step_end();
-    e->first_flight = (e->first_flight + 1) % e->mesh.pp.size;
-    e->n_flights--;
-    return sunk;
-}
-
-enum status engine_step(struct engine *engine, const struct step_plan *plan, logits_sink sink,
-                        void *context)
-{
-    assert(engine->n_flights == 0);
-    TRY(engine_begin_step(engine, plan));
-    return engine_end_step(engine, sink, context);
-}
-
-void engine_release(struct engine *engine, int sequence)
-{
-    release(engine, sequence);
-    step_message_release(&engine->message, sequence);
-}
-
-/* A step on a rank other than 0. */
-static enum status work_on(struct engine *e, const struct step_plan *plan)
-{
-    enum status sunk = STATUS_OK;
-    struct step step = step_of(e, plan);
-    ledger_step_begin();
-    TRY(run_layers(e, plan));
-    TRY(step_logits(&step, NULL, NULL, &sunk));
-    ledger_step_end();
-    return STATUS_OK;
-}
-
-enum status engine_work(struct engine *engine)
-{
-    for (;;) {
-        struct step_order order;
-        TRY(step_message_exchange(&engine->message, orders_of(engine), NULL, &order));
-        for (int i = 0; i < order.n_released; i++)
-            release(engine, order.released[i]);
-        if (order.stops)
-            return STATUS_OK;
-        abort_on(engine, work_on(engine, &order.plan));
-    }
-}
-
-enum status engine_rest(struct engine *engine)
-{
-    struct step_order order;
-    return step_message_exchange(&engine->message, orders_of(engine), NULL, &order);
 }

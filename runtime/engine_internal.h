@@ -1,0 +1,61 @@
+/* engine_internal.h - what a rank has open; shared by engine.c, which opens it, and engine_step.c, which runs steps
+ * through it. */
+#ifndef RUNTIME_ENGINE_INTERNAL_H
+#define RUNTIME_ENGINE_INTERNAL_H
+
+#include "runtime/engine.h"
+#include "runtime/rank_comms.h"
+#include "runtime/safetensors.h"
+#include "runtime/step.h"
+#include "runtime/step_graph.h"
+#include "runtime/step_plan.h"
+
+/* A step that rank 0 has begun: what its logits are of. */
+struct flight {
+    struct step_entry *entry; /* [max_num_seqs] */
+    struct step_plan plan;    /* without ids */
+    float *came;     /* [max_num_seqs, vocabulary] its logits; NULL when rank 0 has them itself */
+    int is_expected; /* they go there */
+};
+
+struct engine {
+    struct process process;
+    struct engine_options options; /* the lengths filled in */
+    int has_threads;               /* the device's pool is ours */
+    int checks;                    /* step_check compares */
+    FILE *trace;                   /* and writes here */
+    struct model_config config;
+    struct mesh mesh;
+    struct shard_plan plan;
+    struct comm world;       /* of host tensors */
+    struct mailbox *letters; /* logits, to rank 0 */
+    struct comm orders;      /* of all ranks too, for steps; ops NULL: world serves */
+    struct rank_comms comms;
+    struct safetensors *checkpoint; /* while loading */
+    struct backend backend;
+    struct arena weight_arena, cache_arena, work_arena, host_arena;
+    struct weights weights;
+    struct latent_cache cache;
+    struct batch batch;
+    struct workspace work;
+    struct step_graphs graphs;
+    struct step_message message;
+    struct replica_plan replica;
+    struct flight *flight; /* [depth], a ring; rank 0 only */
+    int first_flight, n_flights;
+    int64_t *length; /* [max_num_seqs] rows of each sequence, of all replicas */
+    struct tensor cos_sin;
+    int64_t *vocab_counts;                                  /* [tp] */
+    int64_t *gather_counts, *sent_counts, *received_counts; /* [stage] */
+};
+
+/* Sequences that this rank's replica has room for. */
+int engine_sequences_of_replica(const struct engine *engine);
+
+/* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
+int engine_splits_moe(const struct engine *engine);
+
+/* Whether tokens are sent to their experts. */
+int engine_dispatches(const struct engine *engine);
+
+#endif
