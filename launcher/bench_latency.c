@@ -307,6 +307,7 @@ static void keep_memory(struct latency *l)
     struct engine_memory memory;
     engine_memory(l->engine, &memory);
     l->result.cache_members = memory.cache_members;
+    l->result.kv_placement = memory.cache_members > 1 ? memory.kv_placement : KV_REPLICATED;
     l->result.cache_bytes = memory.cache_bytes;
     l->result.replicated_cache_bytes = memory.replicated_cache_bytes;
 }

@@ -4,6 +4,7 @@
 
 #include "launcher/bench_formula.h"
 #include "parallel/mesh.h"
+#include "runtime/engine.h"
 
 struct latency_result {
     const char *model;
@@ -12,6 +13,7 @@ struct latency_result {
     const char *isa;
     const char *weight_dtype, *activation_dtype, *kv_cache_dtype; /* the values of these options */
     int64_t batch, input_len, output_len;
+    enum kv_placement kv_placement;
     int cache_members; /* ranks that share the cached rows; 1: every rank holds all */
     int64_t cache_bytes, replicated_cache_bytes; /* of a rank; if it held every row */
     double load_s;

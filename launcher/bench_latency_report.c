@@ -54,8 +54,7 @@ static enum status report_as_json(const struct latency_result *r)
     json_object_set_new(root, "weight_dtype", json_string(r->weight_dtype));
     json_object_set_new(root, "activation_dtype", json_string(r->activation_dtype));
     json_object_set_new(root, "kv_cache_dtype", json_string(r->kv_cache_dtype));
-    json_object_set_new(root, "kv_placement",
-                        json_string(r->cache_members > 1 ? "sharded" : "replicated"));
+    json_object_set_new(root, "kv_placement", json_string(report_placement(r->kv_placement)));
     json_object_set_new(root, "cache_bytes", json_integer(r->cache_bytes));
     json_object_set_new(root, "replicated_cache_bytes", json_integer(r->replicated_cache_bytes));
     put(root, "load_s", r->load_s);

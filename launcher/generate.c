@@ -237,21 +237,15 @@ static json_t *counters_json(void)
     return counters;
 }
 
-/* "sharded" or "replicated". */
-static const char *placement_name(const struct generate *generate)
-{
-    return generate->options->kv_placement == PLACEMENT_SHARDED ? "sharded" : "replicated";
-}
-
 static json_t *cache_json(const struct generate *generate)
 {
     struct engine_memory memory;
     engine_memory(generate->engine, &memory);
-    return json_pack("{s:I, s:I, s:s, s:I, s:I}", "bytes_per_token",
-                     (json_int_t)memory.cache_token_bytes, "expanded_bytes_per_token",
-                     (json_int_t)memory.expanded_token_bytes, "placement", placement_name(generate),
-                     "rank_bytes", (json_int_t)memory.cache_bytes, "replicated_rank_bytes",
-                     (json_int_t)memory.replicated_cache_bytes);
+    return json_pack(
+        "{s:I, s:I, s:s, s:I, s:I}", "bytes_per_token", (json_int_t)memory.cache_token_bytes,
+        "expanded_bytes_per_token", (json_int_t)memory.expanded_token_bytes, "placement",
+        report_placement(memory.kv_placement), "rank_bytes", (json_int_t)memory.cache_bytes,
+        "replicated_rank_bytes", (json_int_t)memory.replicated_cache_bytes);
 }
 
 static enum status print_json(struct generate *generate)

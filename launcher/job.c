@@ -5,6 +5,8 @@
 #include "parallel/ledger.h"
 #include "parallel/topology.h"
 
+#include <stdio.h>
+
 enum status job_open(struct job *job, const struct options *options, enum status read, int *argc,
                      char ***argv)
 {
@@ -60,7 +62,10 @@ static struct engine_options engine_options_of(const struct options *options,
     engine.kv_cache_dtype = options->kv_cache_dtype == CACHE_F32          ? DTYPE_F32
                             : options->kv_cache_dtype == CACHE_FP8_DS_MLA ? DTYPE_U8
                                                                           : DTYPE_BF16;
-    engine.kv_placement = options->kv_placement == PLACEMENT_SHARDED ? KV_SHARDED : KV_REPLICATED;
+    engine.kv_placement = options->kv_placement == PLACEMENT_SHARDED ? KV_SHARDED
+                          : options->kv_placement == PLACEMENT_NODE  ? KV_NODE
+                          : options->kv_placement == PLACEMENT_AUTO  ? KV_AUTO
+                                                                     : KV_REPLICATED;
     engine.has_i8_weights = options->weight_dtype == WEIGHT_INT8;
     engine.rounds_inputs = options->activation_dtype == ACTIVATION_BF16;
     engine.keeps_inputs = options->activation_dtype == ACTIVATION_F32;
@@ -110,6 +115,8 @@ enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job
     if (status == STATUS_OK)
         progress_summarize(&progress, "loaded", job->process.size > 1 ? " (rank 0)" : NULL);
     progress_end(&progress);
+    if (status == STATUS_OK && job_is_root(job) && *engine_placement_reason(*engine) != '\0')
+        fprintf(stderr, "latentrank: %s\n", engine_placement_reason(*engine));
     *load_ns = progress_now_ns() - begin_ns;
     return status;
 }

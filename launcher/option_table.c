@@ -20,7 +20,7 @@
 
 static const char *const bos_choices[] = {"auto", "on", "off", NULL};
 static const char *const cache_choices[] = {"auto", "f32", "bf16", "fp8_ds_mla", NULL};
-static const char *const placement_choices[] = {"replicated", "sharded", NULL};
+static const char *const placement_choices[] = {"replicated", "node", "sharded", "auto", NULL};
 static const char *const weight_choices[] = {"auto", "int8", NULL};
 static const char *const activation_choices[] = {"auto", "f32", "bf16", NULL};
 static const char *const deterministic_choices[] = {"off", "batch", "layout", NULL};
@@ -517,8 +517,9 @@ const struct option option_table[] = {
      .section = "Layout",
      .help =
          "cached rows on every rank (replicated), or pages of 64 rows shared out over the ranks "
-         "of tp (sharded): the memory of one cache for all of them, longer contexts, and "
-         "messages in every layer"},
+         "of tp (sharded), or over those of them that are on a node (node): the memory of one "
+         "cache for all of them, longer contexts, and messages in every layer; auto: the fastest "
+         "that fits, from what reads and messages take here, with a line that says why"},
     {.name = "mla-mode",
      .value_name = "MODE",
      .type = OPTION_CHOICE,
@@ -786,8 +787,6 @@ static const char *const later_commands[] = {
 static const char *const later_options[] = {"kv-cache-form", "block-size",   "cluster",
                                             "num-prompts",   "request-rate", "max-concurrency"};
 
-static const char *const later_values[][2] = {{"kv-placement", "node"}, {"kv-placement", "auto"}};
-
 static const char *const elsewhere[][2] = {{"quantization", "weight-dtype"},
                                            {"tensor-parallel-size", "tp"},
                                            {"tp-size", "tp"},
@@ -824,9 +823,6 @@ int option_is_later(const char *name)
 
 int option_value_is_later(const char *name, const char *value)
 {
-    for (size_t i = 0; i < sizeof later_values / sizeof later_values[0]; i++)
-        if (strcmp(later_values[i][0], name) == 0 && strcmp(later_values[i][1], value) == 0)
-            return 1;
     /* a list of NUMA nodes */
     return strcmp(name, "numa-bind") == 0 && *value != '\0' &&
            strspn(value, "0123456789,-") == strlen(value);

@@ -32,7 +32,7 @@ enum command {
 /* Values of the options that choose from a list, in the order of the list. */
 enum option_bos { BOS_AUTO, BOS_ON, BOS_OFF };
 enum option_cache { CACHE_AUTO, CACHE_F32, CACHE_BF16, CACHE_FP8_DS_MLA };
-enum option_placement { PLACEMENT_REPLICATED, PLACEMENT_SHARDED };
+enum option_placement { PLACEMENT_REPLICATED, PLACEMENT_NODE, PLACEMENT_SHARDED, PLACEMENT_AUTO };
 enum option_weight { WEIGHT_AUTO, WEIGHT_INT8 };
 enum option_activation { ACTIVATION_AUTO, ACTIVATION_F32, ACTIVATION_BF16 };
 enum option_deterministic {

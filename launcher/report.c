@@ -151,3 +151,12 @@ const char *report_size(char *text, size_t size, int64_t bytes)
         scaled(text, size, bytes, unit);
     return text;
 }
+
+const char *report_placement(enum kv_placement placement)
+{
+    static const char *const names[] = {[KV_REPLICATED] = "replicated",
+                                        [KV_NODE] = "node",
+                                        [KV_SHARDED] = "sharded",
+                                        [KV_AUTO] = "auto"};
+    return names[placement];
+}

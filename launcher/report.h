@@ -3,6 +3,7 @@
 #define LAUNCHER_REPORT_H
 
 #include "kernels/core/status.h"
+#include "runtime/engine.h"
 #include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,6 +30,9 @@ json_t *report_text(const char *text, size_t length);
 
 /* null where the value is not finite.  Owner: caller. */
 json_t *report_real(double value);
+
+/* As --kv-placement has it. */
+const char *report_placement(enum kv_placement placement);
 
 /* Ids as an array.  Owner: caller. */
 json_t *report_ids(const int32_t *ids, int64_t count);

@@ -1,7 +1,6 @@
 #include "parallel/mesh.h"
 
 #include <assert.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -108,4 +107,15 @@ enum status mesh_build(struct mesh *mesh, const struct mesh_spec *spec, int rank
     mesh->link[1] = pair_of("link", &mesh->pp, (p + 1) / 2 * 2 - 1, 1, rank);
     mesh->ends = pair_of("ends", &mesh->pp, 0, pp - 1, rank);
     return STATUS_OK;
+}
+
+struct group mesh_node_group(const struct mesh *mesh, const int32_t *node)
+{
+    const struct group *tp = &mesh->tp;
+    int begin = tp->index, end = tp->index + 1;
+    while (begin > 0 && node[begin - 1] == node[tp->index])
+        begin--;
+    while (end < tp->size && node[end] == node[tp->index])
+        end++;
+    return group_of("cache", end - begin, tp->index - begin, mesh->rank, tp->stride);
 }

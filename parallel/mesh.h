@@ -13,6 +13,7 @@
 #define PARALLEL_MESH_H
 
 #include "kernels/core/status.h"
+#include <stdint.h>
 
 struct mesh_spec {
     int world_size;
@@ -51,6 +52,10 @@ struct mesh {
 /* Pure.  Errors: STATUS_USAGE when pp x dp x tp differs from the ranks, ep does not divide dp x tp, or
  * there are more stages than layers (text: the sizes and what would fit). */
 enum status mesh_build(struct mesh *mesh, const struct mesh_spec *spec, int rank);
+
+/* The members of tp that are neighbours of this rank, itself included, on its node: node[tp.size] says where each
+ * is.  Pure. */
+struct group mesh_node_group(const struct mesh *mesh, const int32_t *node);
 
 /* The link to the stage before this one, and to the one behind it, as an index of `link`. */
 static inline int mesh_link_before(const struct mesh *mesh)

@@ -9,6 +9,7 @@
 
 #include "kernels/core/log.h"
 #include "parallel/ledger.h"
+#include "runtime/cache_choice.h"
 #include "runtime/decode_bytes.h"
 #include "runtime/memory_plan.h"
 #include "runtime/weight_loader.h"
@@ -144,9 +145,13 @@ static enum status open_backend(struct engine *e)
     TRY(open_deterministic(e));
     if (e->backend.device->is_host)
         return STATUS_OK;
-    if (e->process.size > 1 && o->kv_placement == KV_SHARDED)
-        FAIL(STATUS_UNSUPPORTED, "--backend cuda with --kv-placement sharded: not in this version; "
-                                 "use replicated, or --backend cpu");
+    if (e->process.size > 1 && o->kv_placement != KV_REPLICATED)
+        FAIL(STATUS_UNSUPPORTED,
+             "--backend cuda with --kv-placement %s: not in this version; "
+             "use replicated, or --backend cpu",
+             o->kv_placement == KV_NODE   ? "node"
+             : o->kv_placement == KV_AUTO ? "auto"
+                                          : "sharded");
     if (o->all2all == ALL2ALL_ALLTOALL)
         FAIL(STATUS_UNSUPPORTED, "--backend cuda with --all2all-backend alltoall: not in this "
                                  "version; use allgather_reducescatter, or --backend cpu");
@@ -213,6 +218,57 @@ static enum status open_letters(struct engine *e)
     const struct group alone = {.name = "ends", .size = 1};
     int is_end = e->mesh.tp.index == 0 && e->mesh.dp.index == 0;
     return mailbox_open(&e->letters, is_end ? &e->mesh.ends : &alone, blocks * e->mesh.pp.size);
+}
+
+/* The members of tp that are on this node, for KV_NODE. */
+static enum status find_node_cache(struct engine *e)
+{
+    int size = e->process.size;
+    int32_t own = e->process.node, *node = calloc((size_t)size, sizeof *node);
+    int64_t *counts = calloc((size_t)size, sizeof *counts);
+    enum status status = STATUS_OK;
+    if (node == NULL || counts == NULL)
+        status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__,
+                             "no memory for the nodes of %d "
+                             "ranks",
+                             size);
+    status = comm_agree(&e->world, status);
+    for (int i = 0; status == STATUS_OK && i < size; i++)
+        counts[i] = 1;
+    struct tensor x = tensor_1d(&own, DTYPE_I32, 1), y = tensor_1d(node, DTYPE_I32, size);
+    if (status == STATUS_OK)
+        status = e->world.ops->all_gather(&e->world, &y, &x, counts, NULL);
+    if (status == STATUS_OK)
+        e->node_cache = mesh_node_group(&e->mesh, node + e->mesh.tp.first);
+    free(node);
+    free(counts);
+    return status;
+}
+
+static int shares_whole_units(const struct group *members)
+{
+    return members->size <= UNITS && (members->size & (members->size - 1)) == 0;
+}
+
+static enum status check_node_bits(const struct engine *e)
+{
+    if (e->options.deterministic == DETERMINISTIC_LAYOUT && e->options.kv_placement == KV_NODE &&
+        !shares_whole_units(&e->node_cache))
+        FAIL(STATUS_UNSUPPORTED,
+             "--deterministic layout with --kv-placement node: %d ranks of a node would share the "
+             "cache; 1, 2, 4 or 8 can",
+             e->node_cache.size);
+    return STATUS_OK;
+}
+
+static enum status open_node_cache(struct engine *e)
+{
+    enum kv_placement placement = e->options.kv_placement;
+    if (placement != KV_NODE && placement != KV_AUTO)
+        return STATUS_OK;
+    TRY(find_node_cache(e));
+    TRY(comm_agree(&e->world, check_node_bits(e)));
+    return rank_comms_open_cache(&e->comms, &e->node_cache);
 }
 
 static enum status open_device_comms(struct engine *e)
@@ -283,19 +339,28 @@ int engine_sequences_of_replica(const struct engine *e)
     return replica_sequences(e->options.max_num_seqs, e->mesh.dp.size);
 }
 
+struct group engine_cache_group(const struct engine *e, enum kv_placement placement)
+{
+    if (placement == KV_SHARDED)
+        return e->mesh.tp;
+    if (placement == KV_NODE)
+        return e->node_cache;
+    return (struct group){.name = "cache", .size = 1, .first = e->process.rank, .stride = 1};
+}
+
 /* As the options say, or as they would be with another placement. */
 static struct latent_cache_shape cache_shape(const struct engine *e, enum kv_placement placement)
 {
     const struct engine_options *o = &e->options;
-    int is_sharded = placement == KV_SHARDED;
+    const struct group members = engine_cache_group(e, placement);
     struct latent_cache_shape shape = {
         .dtype = o->kv_cache_dtype,
         .n_sequences = engine_sequences_of_replica(e),
         .max_length = o->max_model_len,
         .n_pages = latent_cache_pages(engine_sequences_of_replica(e), o->max_model_len),
         .layers = e->plan.layers,
-        .n_members = is_sharded ? e->mesh.tp.size : 1,
-        .member = is_sharded ? e->mesh.tp.index : 0};
+        .n_members = members.size,
+        .member = members.index};
     if (o->cache_pages > 0 && o->cache_pages < shape.n_pages)
         shape.n_pages = o->cache_pages;
     return shape;
@@ -320,8 +385,24 @@ int engine_dispatches(const struct engine *e)
     return e->options.all2all == ALL2ALL_ALLTOALL && e->mesh.dp.size > 1;
 }
 
+/* Heads of member `member` of those that share the pages, who are neighbours in tp. */
+static int64_t heads_of_member(const struct engine *e, const struct group *members, int member)
+{
+    int first = e->mesh.tp.index - members->index;
+    return span_size(span_part(e->config.n_heads, e->mesh.tp.size, first + member));
+}
+
+static int64_t heads_of_members(const struct engine *e, const struct group *members)
+{
+    int64_t n = 0;
+    for (int m = 0; m < members->size; m++)
+        n += heads_of_member(e, members, m);
+    return n;
+}
+
 static enum status lay_out_work(struct engine *e, struct arena *arena)
 {
+    const struct group members = engine_cache_group(e, e->options.kv_placement);
     const struct workspace_shape shape = {.max_tokens = e->options.max_num_batched_tokens,
                                           .expands = e->options.mla_mode != MLA_ABSORB,
                                           .splits_moe = engine_splits_moe(e),
@@ -329,8 +410,8 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
                                           .n_replicas = e->mesh.dp.size,
                                           .tp = e->mesh.tp.size,
                                           .ep = e->mesh.ep.size,
-                                          .cache_members =
-                                              cache_shape(e, e->options.kv_placement).n_members};
+                                          .cache_members = members.size,
+                                          .cache_heads = heads_of_members(e, &members)};
     int64_t table_pages =
         e->backend.device->is_host ? 0 : latent_cache_pages(1, e->options.max_model_len);
     TRY(batch_open(&e->batch, arena, shape.max_tokens, engine_sequences_of_replica(e),
@@ -374,6 +455,70 @@ static enum status measure_memory(struct engine *e, struct memory_plan *plan)
     return STATUS_OK;
 }
 
+/* What a placement would cost; the exchange is timed. */
+static enum status weigh_placement(struct cache_choice *choice, struct engine *e,
+                                   enum kv_placement placement, double bytes_per_us)
+{
+    const struct group members = engine_cache_group(e, placement);
+    struct comm *comm = &e->comms.host[placement == KV_SHARDED ? AXIS_TP : AXIS_CACHE];
+    struct memory_plan plan = {0};
+    int64_t room, tokens = engine_sequences_of_replica(e);
+    double rows = (double)tokens * e->options.max_model_len / members.size;
+    int lacks;
+    e->options.kv_placement = placement;
+    TRY(comm_agree(&e->world, measure_memory(e, &plan)));
+    TRY(memory_plan_room(&room, &plan, &e->process, e->backend.device, &e->world));
+    TRY(e->world.ops->lowest(&e->world, &lacks, plan.cache > room));
+    *choice = (struct cache_choice){
+        .placement = placement,
+        .members = members.size,
+        .bytes = plan.cache,
+        .fits = lacks < 0,
+        .read_us = rows * (double)latent_cache_row_bytes(&e->config, e->options.kv_cache_dtype) /
+                   bytes_per_us};
+    if (placement == KV_REPLICATED)
+        return STATUS_OK;
+    int64_t *heads = calloc((size_t)members.size, sizeof *heads);
+    for (int m = 0; heads != NULL && m < members.size; m++)
+        heads[m] = heads_of_member(e, &members, m);
+    enum status status = STATUS_OK;
+    if (heads == NULL)
+        status = status_fail(STATUS_NO_MEMORY, __FILE__, __LINE__, "no memory for %d members",
+                             members.size);
+    status = comm_agree(&e->world, status);
+    if (status == STATUS_OK)
+        status = cache_choice_time_exchange(&choice->exchange_us, comm, &e->world, tokens, heads,
+                                            sharded_state_width(e->config.d_c));
+    free(heads);
+    return status;
+}
+
+/* Resolves KV_AUTO; rank 0's figures count for all. */
+static enum status choose_placement(struct engine *e)
+{
+    struct cache_choice choice[3];
+    int n = 0, best, differs;
+    double bytes_per_us;
+    if (e->options.kv_placement != KV_AUTO)
+        return STATUS_OK;
+    /* a node is a choice of its own when it is neither one rank nor all */
+    int is_own = e->node_cache.size > 1 && e->node_cache.size < e->mesh.tp.size;
+    int is_whole =
+        e->options.deterministic != DETERMINISTIC_LAYOUT || shares_whole_units(&e->node_cache);
+    TRY(e->world.ops->lowest(&e->world, &differs, !is_own || !is_whole));
+    TRY(cache_choice_time_read(&bytes_per_us, &e->world, &cpu_device_ops));
+    TRY(weigh_placement(&choice[n++], e, KV_REPLICATED, bytes_per_us));
+    if (differs < 0)
+        TRY(weigh_placement(&choice[n++], e, KV_NODE, bytes_per_us));
+    if (e->mesh.tp.size > 1)
+        TRY(weigh_placement(&choice[n++], e, KV_SHARDED, bytes_per_us));
+    TRY(comm_broadcast_bytes(&e->world, choice, sizeof choice, 0));
+    best = cache_choice_best(choice, n);
+    e->options.kv_placement = choice[best].placement;
+    cache_choice_explain(e->placement_reason, sizeof e->placement_reason, choice, n, best);
+    return STATUS_OK;
+}
+
 /* Lowers max_model_len to what fits in 9 tenths of the memory left, where it may. */
 static enum status fit_context(struct engine *e, struct memory_plan *plan)
 {
@@ -401,6 +546,7 @@ static enum status fit_context(struct engine *e, struct memory_plan *plan)
 static enum status check_memory(struct engine *e)
 {
     struct memory_plan plan = {0};
+    TRY(choose_placement(e));
     TRY(comm_agree(&e->world, measure_memory(e, &plan)));
     TRY(fit_context(e, &plan));
     const struct latent_cache_shape sharded = cache_shape(e, KV_SHARDED);
@@ -522,6 +668,7 @@ static enum status open_phases(struct engine *e)
     TRY(open_orders(e));
     TRY(comm_agree(&e->world, open_letters(e)));
     TRY(rank_comms_open(&e->comms, &e->mesh));
+    TRY(open_node_cache(e));
     TRY(comm_agree(&e->world, open_device_comms(e)));
     TRY(comm_agree(&e->world, open_checkpoint(e)));
     if (e->checkpoint != NULL)
@@ -617,6 +764,11 @@ int64_t engine_length(const struct engine *engine, int sequence)
     return engine->length[sequence];
 }
 
+const char *engine_placement_reason(const struct engine *engine)
+{
+    return engine->placement_reason;
+}
+
 void engine_memory(const struct engine *engine, struct engine_memory *memory)
 {
     const struct model_config *c = &engine->config;
@@ -630,6 +782,7 @@ void engine_memory(const struct engine *engine, struct engine_memory *memory)
         .cache_bytes = (int64_t)latent_cache_bytes(c, &own),
         .replicated_cache_bytes = (int64_t)latent_cache_bytes(c, &whole),
         .cache_members = own.n_members,
+        .kv_placement = engine->options.kv_placement,
         .workspace_bytes = (int64_t)(engine->work_arena.used + engine->host_arena.used),
         .cache_row_bytes = row,
         .cache_token_bytes = row * c->n_layers,

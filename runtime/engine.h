@@ -19,7 +19,9 @@ enum mla_mode {
 
 enum kv_placement {
     KV_REPLICATED, /* every rank holds all cached rows */
-    KV_SHARDED     /* the ranks of tp share their pages */
+    KV_NODE,       /* the ranks of tp on a node share their pages; every node holds all */
+    KV_SHARDED,    /* the ranks of tp share their pages */
+    KV_AUTO        /* one of these, from what the job measures (cache_choice.h) */
 };
 
 /* How far the bits of logits are promised. */
@@ -90,12 +92,16 @@ int engine_own_sequences(const struct engine *engine, int n_sequences);
 /* Steps that may be begun and not ended (--pp): as many keep all stages at work. */
 int engine_depth(const struct engine *engine);
 
+/* Why KV_AUTO became what engine_memory says, in one line; "" when it was not asked for. */
+const char *engine_placement_reason(const struct engine *engine);
+
 struct engine_memory {
     int64_t weight_bytes_read, weight_bytes; /* of this rank */
     int64_t dense_bytes;                     /* read by every decode step (decode_bytes.h) */
     int64_t cache_bytes, workspace_bytes;
     int64_t replicated_cache_bytes; /* what cache_bytes were if this rank held every row */
     int cache_members;              /* ranks that share the rows; 1: every rank holds all */
+    enum kv_placement kv_placement; /* not KV_AUTO */
     int64_t cache_row_bytes;        /* one token, one layer */
     int64_t cache_token_bytes;      /* one token, all layers */
     int64_t stage_token_bytes;      /* one token, the layers of this rank */

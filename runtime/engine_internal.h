@@ -26,6 +26,8 @@ struct engine {
     FILE *trace;                   /* and writes here */
     struct model_config config;
     struct mesh mesh;
+    struct group node_cache; /* members of tp on this node */
+    char placement_reason[512];
     struct shard_plan plan;
     struct comm world;       /* of host tensors */
     struct mailbox *letters; /* logits, to rank 0 */
@@ -51,6 +53,9 @@ struct engine {
 
 /* Sequences that this rank's replica has room for. */
 int engine_sequences_of_replica(const struct engine *engine);
+
+/* The members of tp that share the pages of the cache, with that placement. */
+struct group engine_cache_group(const struct engine *engine, enum kv_placement placement);
 
 /* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
 int engine_splits_moe(const struct engine *engine);

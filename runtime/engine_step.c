@@ -22,6 +22,9 @@ static struct step step_of(struct engine *e, const struct step_plan *all)
         .plan = &e->plan,
         .ops = e->backend.ops,
         .device = e->backend.device,
+        .cache_comm =
+            rank_comms_of(&e->comms, e->options.kv_placement == KV_SHARDED ? AXIS_TP : AXIS_CACHE),
+        .cache_first = e->mesh.tp.index - engine_cache_group(e, e->options.kv_placement).index,
         .tp = rank_comms_of(&e->comms, AXIS_TP),
         .dp = rank_comms_of(&e->comms, AXIS_DP),
         .stage = rank_comms_of(&e->comms, AXIS_STAGE),

@@ -9,10 +9,17 @@ enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh)
         [AXIS_LINK_EVEN] = &mesh->link[0],
         [AXIS_LINK_ODD] = &mesh->link[1],
     };
-    for (int axis = 0; axis < N_AXES; axis++)
-        if (axis != AXIS_STAGE || mesh->dp.size > 1) /* else it is tp, and nobody asks for it */
-            TRY(comm_open(&comms->host[axis], groups[axis]));
+    for (int axis = 0; axis < N_AXES; axis++) {
+        if (groups[axis] == NULL || (axis == AXIS_STAGE && mesh->dp.size == 1))
+            continue; /* that stage is tp, and nobody asks for it */
+        TRY(comm_open(&comms->host[axis], groups[axis]));
+    }
     return STATUS_OK;
+}
+
+enum status rank_comms_open_cache(struct rank_comms *comms, const struct group *cache)
+{
+    return comm_open(&comms->host[AXIS_CACHE], cache);
 }
 
 enum status rank_comms_open_device(struct rank_comms *comms, struct comm *world,

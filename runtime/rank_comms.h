@@ -11,6 +11,7 @@ enum comm_axis {
     AXIS_TP,
     AXIS_DP,
     AXIS_STAGE,
+    AXIS_CACHE, /* members of tp that share the pages of the cache; when these are not all of them */
     AXIS_LINK_EVEN, /* link[0] */
     AXIS_LINK_ODD,  /* link[1] */
     N_AXES
@@ -21,8 +22,12 @@ struct rank_comms {
     struct comm device[N_AXES]; /* ops NULL: the host's serves */
 };
 
-/* Collective over the world.  Owner: caller; end with rank_comms_close.  Errors: STATUS_COMM. */
+/* But for AXIS_CACHE.  Collective over the world.  Owner: caller; end with rank_comms_close.
+ * Errors: STATUS_COMM. */
 enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh);
+
+/* AXIS_CACHE.  Collective over the world. */
+enum status rank_comms_open_cache(struct rank_comms *comms, const struct group *cache);
 
 /* Those of tensors of `device`, which is not the host, for all axes that have several ranks somewhere; `world` are
  * all ranks.  Collective.  Errors: as comm_device_open. */

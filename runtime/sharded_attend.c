@@ -1,7 +1,7 @@
 /* sharded_attend.c - attention when the members of the cache group share the pages.
  *
  * Absorbed: queries travel, rows do not.  Every member gets the queries of all
- * heads, attends the pages it holds, and gives each member the unfinished softmaxes of
+ * members' heads, attends the pages it holds, and gives each member the unfinished softmaxes of
  * that member's heads, which are merged along the tree over classes of pages
  * (parallel/cache_placement.h): with 1, 2, 4 or 8 members the bits of a whole
  * cache.  Tokens go in blocks, so that memory does not grow with the step.
@@ -41,9 +41,17 @@ static struct attention_state state_by_head(float *data, int64_t tokens, int64_t
     return state;
 }
 
-static int64_t heads_of(const struct step *s, int member)
+/* Of a member of the cache group, which is also one of tp. */
+static struct span heads_of(const struct step *s, int member)
 {
-    return span_size(span_part(s->model->n_heads, s->tp->group.size, member));
+    return span_part(s->model->n_heads, s->tp->group.size, s->cache_first + member);
+}
+
+/* Of all members together. */
+static struct span heads_of_all(const struct step *s)
+{
+    return (struct span){.begin = heads_of(s, 0).begin,
+                         .end = heads_of(s, s->cache_comm->group.size - 1).end};
 }
 
 /* all = q~ and q^R of all heads, for the tokens [begin, end) of the step; q of our heads */
@@ -52,13 +60,14 @@ static enum status gather_queries(struct step *s, const struct mla_weights *w, s
 {
     const struct ops *ops = s->ops;
     int64_t d_n = s->model->d_n, d_r = s->model->d_r, d_c = s->model->d_c, row = d_c + d_r;
-    int64_t tokens = end - begin, count = tokens * s->model->n_heads * row;
+    struct span heads = heads_of_all(s);
+    int64_t tokens = end - begin, count = tokens * span_size(heads) * row;
     struct tensor q_block = tensor_rows(q, begin, end);
     struct tensor q_c = tensor_columns(&q_block, 0, d_n);
     struct tensor q_r = tensor_columns(&q_block, d_n, d_n + d_r);
     struct tensor position = tensor_rows(&s->batch->position, begin, end);
     float *data = s->work->sharded_q.data;
-    float *mine = data + s->plan->heads.begin * tokens * row;
+    float *mine = data + (s->plan->heads.begin - heads.begin) * tokens * row;
     struct tensor own = by_head(mine, tokens, q->dim[1], row, row);
     struct tensor own_c = tensor_columns(&own, 0, d_c);
     struct tensor own_r = tensor_columns(&own, d_c, row);
@@ -68,10 +77,10 @@ static enum status gather_queries(struct step *s, const struct mla_weights *w, s
     /* (2) absorbed: q~ = (W^UK)^T q^C; (8) q^R */
     TRY(ops->gemm_heads(&own_c, &q_c, &w->w_uk_t, s->stream));
     TRY(ops->rope(&own_r, &q_r, &position, s->cos_sin, s->stream));
-    for (int m = 0; m < s->tp->group.size; m++)
-        s->gather_counts[m] = tokens * heads_of(s, m) * row;
-    *all = by_head(data, tokens, s->model->n_heads, row, row);
-    return s->tp->ops->all_gather(s->tp, &y, &x, s->gather_counts, s->stream);
+    for (int m = 0; m < s->cache_comm->group.size; m++)
+        s->gather_counts[m] = tokens * span_size(heads_of(s, m)) * row;
+    *all = by_head(data, tokens, span_size(heads), row, row);
+    return s->cache_comm->ops->all_gather(s->cache_comm, &y, &x, s->gather_counts, s->stream);
 }
 
 /* From states of all heads over own pages to states of own heads over the pages of each member,
@@ -79,18 +88,19 @@ static enum status gather_queries(struct step *s, const struct mla_weights *w, s
 static enum status exchange_states(struct step *s, int64_t tokens)
 {
     int64_t row = sharded_state_width(s->model->d_c), own = span_size(s->plan->heads);
-    int size = s->tp->group.size;
+    int size = s->cache_comm->group.size;
     struct tensor x =
-        tensor_1d(s->work->sharded_sent.data, DTYPE_F32, tokens * s->model->n_heads * row);
+        tensor_1d(s->work->sharded_sent.data, DTYPE_F32, tokens * span_size(heads_of_all(s)) * row);
     struct tensor y =
         tensor_1d(s->work->sharded_received.data, DTYPE_F32, size * tokens * own * row);
 
     trace_add(TRACE_CACHE_EXCHANGES, 1);
     for (int m = 0; m < size; m++) {
         s->gather_counts[m] = tokens * own * row;
-        s->sent_counts[m] = tokens * heads_of(s, m) * row;
+        s->sent_counts[m] = tokens * span_size(heads_of(s, m)) * row;
     }
-    return s->tp->ops->all_to_all(s->tp, &y, &x, s->gather_counts, s->sent_counts, s->stream);
+    return s->cache_comm->ops->all_to_all(s->cache_comm, &y, &x, s->gather_counts, s->sent_counts,
+                                          s->stream);
 }
 
 /* Received states of `tokens` tokens: rows [begin, end) of class `class` of a sequence. */
@@ -148,8 +158,8 @@ static enum status attend_block(struct step *s, int layer, struct tensor *o, con
     struct page_view pages = batch_pages(s->batch, s->cache, layer);
     struct tensor all_q, o_block = tensor_rows(o, begin, end);
     struct tensor o_latent = tensor_rows(&s->work->o_latent, 0, end - begin);
-    struct attention_state state =
-        state_by_head(s->work->sharded_sent.data, end - begin, s->model->n_heads, s->model->d_c);
+    struct attention_state state = state_by_head(s->work->sharded_sent.data, end - begin,
+                                                 span_size(heads_of_all(s)), s->model->d_c);
     pages.seq_of = tensor_rows(&pages.seq_of, begin, end);
     pages.position = tensor_rows(&pages.position, begin, end);
 
@@ -165,7 +175,7 @@ static enum status attend_block(struct step *s, int layer, struct tensor *o, con
 enum status sharded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q)
 {
     int64_t n_tokens = s->batch->n_tokens, block = s->work->sharded_tokens;
-    assert(s->cache->n_members == s->tp->group.size); /* the cache group is tp */
+    assert(s->cache->n_members == s->cache_comm->group.size);
     for (int64_t begin = 0; begin < n_tokens; begin += block)
         TRY(attend_block(s, layer, o, q, begin,
                          begin + block < n_tokens ? begin + block : n_tokens));
@@ -225,7 +235,7 @@ enum status sharded_read(struct step *s, struct tensor *rows, int layer, int seq
     struct tensor y = tensor_1d(data, DTYPE_F32, (a.end - a.first) * page_size);
     for (int i = 0; i < a.size; i++)
         s->gather_counts[i] = given(&a, i) * page_size;
-    TRY(s->tp->ops->all_gather(s->tp, &y, &x, s->gather_counts, s->stream));
+    TRY(s->cache_comm->ops->all_gather(s->cache_comm, &y, &x, s->gather_counts, s->stream));
 
     /* into order: a cache of one sequence whose table is `place` */
     const struct page_view arrived = {

@@ -52,9 +52,9 @@ struct workspace {
     struct attention_state expanded; /* width d_v                                            */
     struct attention_state partial;  /* width d_v                                            */
     /* Only with a sharded cache, which then needs no q_latent and latent: sharded_attend.c. */
-    int64_t sharded_tokens;         /* tokens attended at a time                            */
-    struct tensor sharded_q;        /* [all heads, tokens, d_c + d_r] absorbed queries      */
-    struct tensor sharded_sent;     /* [all heads, tokens, d_c + 2] states over own pages   */
+    int64_t sharded_tokens;     /* tokens attended at a time                            */
+    struct tensor sharded_q;    /* [heads of all that share, tokens, d_c + d_r] absorbed queries */
+    struct tensor sharded_sent; /* [the same heads, tokens, d_c + 2] states over own pages */
     struct tensor sharded_received; /* [members, H, tokens, d_c + 2]                        */
     struct tensor sharded_pages;    /* [EXPANDED_ROWS, d_c + d_r] as they arrive            */
     struct tensor logits;           /* [LOGITS_ROWS, own vocabulary rows]                   */
@@ -81,6 +81,8 @@ struct step {
     const struct shard_plan *plan;
     const struct ops *ops;
     const struct device_ops *device;
+    struct comm *cache_comm;        /* members of tp that share the pages of the cache */
+    int cache_first;                /* its first member's place in tp */
     struct comm *tp, *dp, *stage;   /* stage: with several replicas only */
     struct comm *before, *behind;   /* the same place of the stages next to this one; pp */
     struct comm *host_tp, *host_dp; /* of the same members, for host tensors */
@@ -112,6 +114,7 @@ struct workspace_shape {
     int dispatches;
     int n_replicas, tp, ep; /* of a stage */
     int cache_members;      /* that share the pages of the cache; 1: replicated */
+    int64_t cache_heads;    /* of them together */
 };
 
 /* Lays the workspace out; an arena that only counts gives the size.
@@ -149,7 +152,7 @@ enum status mla_forward(struct step *s, int layer, struct tensor *u, const struc
 enum status latent_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
 enum status expanded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
 
-/* latent_attend over a cache whose pages the members of tp share. */
+/* latent_attend over a cache whose pages some or all members of tp share. */
 enum status sharded_attend(struct step *s, int layer, struct tensor *o, const struct tensor *q);
 
 /* rows[end - begin, d_c + d_r] = rows [begin, end) of a sequence, from the members of tp that share

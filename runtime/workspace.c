@@ -26,11 +26,12 @@ static enum status take_latent(struct workspace *w, struct arena *arena,
         TRY(take(arena, &w->q_latent, shape->max_tokens, heads, d_row));
         return take_state(arena, &w->latent, shape->max_tokens, heads, c->d_c);
     }
-    int64_t tokens = SHARDED_PAIRS / c->n_heads > 1 ? SHARDED_PAIRS / c->n_heads : 1;
+    int64_t all = shape->cache_heads, most = all > 0 ? SHARDED_PAIRS / all : SHARDED_PAIRS;
+    int64_t tokens = most > 1 ? most : 1;
     tokens = tokens < shape->max_tokens ? tokens : shape->max_tokens;
     w->sharded_tokens = tokens;
-    TRY(take(arena, &w->sharded_q, c->n_heads, tokens, d_row));
-    TRY(take(arena, &w->sharded_sent, c->n_heads, tokens, state));
+    TRY(take(arena, &w->sharded_q, all, tokens, d_row));
+    TRY(take(arena, &w->sharded_sent, all, tokens, state));
     TRY(take(arena, &w->sharded_received, shape->cache_members * heads, tokens, state));
     TRY(take(arena, &w->sharded_pages, shape->expands ? EXPANDED_ROWS : 0, d_row, 0));
     return take(arena, &w->o_latent, tokens, heads, c->d_c);

@@ -89,8 +89,6 @@ static void later_names_are_neither_in_the_table_nor_in_help(void **state)
         expect_failure(line, "", "not in this version");
     }
     free(help);
-    expect_failure("latentrank generate --kv-placement node", "", "not in this version");
-    expect_failure("latentrank generate --kv-placement auto", "", "not in this version");
     expect_failure("latentrank generate --numa-bind 0,1", "", "not in this version");
     expect_failure("latentrank serve", "", "not in this version");
     expect_failure("latentrank bench throughput", "", "not in this version");
