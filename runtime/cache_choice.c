@@ -32,18 +32,16 @@ void cache_choice_explain(char *text, size_t size, const struct cache_choice *ch
         text, size, "--kv-placement auto takes %s:", name_of(choice[best].placement));
     for (int i = 0; i < n && used < size; i++) {
         const struct cache_choice *c = &choice[i];
-        used += (size_t)snprintf(text + used, size - used, "%s %s %.2f GB a rank", i > 0 ? "," : "",
-                                 name_of(c->placement), (double)c->bytes * 1e-9);
-        if (used >= size)
-            return;
-        if (!c->fits)
-            used += (size_t)snprintf(text + used, size - used, ", which does not fit");
-        else
-            used += (size_t)snprintf(text + used, size - used,
-                                     " (%.0f us to read%s%.0f%s a layer and full step)", c->read_us,
-                                     c->exchange_us > 0 ? ", " : "; ", c->exchange_us,
-                                     c->exchange_us > 0 ? " us to exchange" : " to exchange");
+        char cost[96] = ", which does not fit";
+        if (c->fits)
+            snprintf(cost, sizeof cost, " (%.0f us of reads and %.0f us of messages)", c->read_us,
+                     c->exchange_us);
+        used +=
+            (size_t)snprintf(text + used, size - used, "%s %s %.2f GB a rank%s", i > 0 ? "," : "",
+                             name_of(c->placement), (double)c->bytes * 1e-9, cost);
     }
+    if (used < size)
+        snprintf(text + used, size - used, "; of a layer in a full step");
 }
 
 static double now_us(void)

@@ -86,15 +86,19 @@ def test_two_nodes():
     for ranks in (2, 3, 4):
         expect_tokens(one, ranks)
     expect_tokens(one, 4, "--comm", "mpi")
-    for placement in ("replicated", "sharded"):
+    for placement in ("replicated", "node", "sharded", "auto"):
         expect_tokens(one, 4, "--kv-placement", placement, "--watchdog-timeout", "60")
+    for layout in (["--dp", "2"], ["--dp", "4", "--all2all-backend", "alltoall"], ["--pp", "2"],
+                   ["--pp", "2", "--dp", "2"]):
+        expect_tokens(one, 4, *layout)
 
 
 def test_bits():
     layout = ["--deterministic", "layout"]
     _, bits = job(0, *layout)
     for ranks in (2, 4):
-        for arguments in ([], ["--comm", "mpi"], ["--kv-placement", "sharded"]):
+        for arguments in ([], ["--comm", "mpi"], ["--kv-placement", "sharded"],
+                          ["--kv-placement", "node"], ["--dp", "2"], ["--pp", "2"]):
             expect_bits(bits, ranks, *layout, *arguments)
 
 

@@ -38,6 +38,28 @@ def test_generate():
                      f"{mode} on {ranks} ranks: {counters}")
 
 
+def test_node_and_auto():
+    """On one node `node` is `sharded`; auto takes the whole cache where messages cost more than reads."""
+    base = ["generate", "--model", MODEL, "--prompt-file", prompts([70, 200]), "--max-tokens", "6",
+            "--ignore-eos", "--kv-cache-dtype", "f32"]
+    alone = check.run_json(*base)["completions"]
+    for placement, ranks, layout in (("node", 3, []), ("node", 4, ["--dp", "2"]), ("auto", 2, []),
+                                     ("auto", 4, ["--dp", "2", "--comm", "mpi"]), ("auto", 0, [])):
+        result = check.run(*base, "--kv-placement", placement, *layout, "--json", ranks=ranks)
+        value = json.loads(result.stdout) if result.returncode == 0 else {"completions": []}
+        check.expect([c["ids"] for c in value["completions"]] == [c["ids"] for c in alone],
+                     f"{placement} on {ranks} ranks {layout}: the ids of one rank", result)
+        said = result.stderr.count(b"--kv-placement auto takes ")
+        check.expect(said == (placement == "auto"), f"{placement} on {ranks} ranks says why", result)
+        if placement == "node":
+            counters = value.get("counters", {"cache_exchanges": 0})
+            check.expect(counters["cache_exchanges"] > 0 and value["cache"]["placement"] == "node",
+                         f"rows are shared: {value.get('cache')}", result)
+        else:
+            check.expect(value.get("cache", {}).get("placement") in ("replicated", "sharded"),
+                         f"auto says what it took: {value.get('cache')}", result)
+
+
 def test_memory_of_a_rank():
     """A share of the pages, and at most a page more for each sequence."""
     short = check.run_json("generate", "--model", MODEL, "--prompt-ids", "5", "--prompt-ids", "6,7",
@@ -108,6 +130,10 @@ def test_a_context_that_fits_only_when_shared():
                  re.search(rb"not enough memory for a rank \(ulimit -v\).*--kv-placement sharded "
                            rb"\(cache 1\.09 GB on each rank\)", refused.stderr),
                  "a whole cache does not fit", refused)
+    chosen = run_limited(base + ["--kv-placement", "auto"], limit)
+    check.expect(chosen.returncode == 0 and
+                 re.search(rb"--kv-placement auto takes sharded: replicated 2\.19 GB a rank, which does not "
+                           rb"fit, sharded 1\.10 GB a rank", chosen.stderr), "auto shares it", chosen)
     shared = run_limited(base + SHARDED, limit)
     check.expect(shared.returncode == 0, "a shared cache does", shared)
     if shared.returncode == 0:

@@ -232,6 +232,37 @@ static void random_meshes_partition_the_world(void **state)
     free(meshes);
 }
 
+/* Neighbours in tp on the same node, whatever stands on the others: the group of each of them. */
+static void ranks_of_a_node_share_a_cache(void **state)
+{
+    enum { TP = 12 };
+    (void)state;
+    uint64_t random = 5;
+    for (int round = 0; round < 500; round++) {
+        int32_t node[TP];
+        int n_groups = 0;
+        struct group group[TP];
+        for (int i = 0; i < TP; i++)
+            node[i] = (int32_t)(random_bits(&random) % 3);
+        for (int i = 0; i < TP; i++) {
+            struct mesh mesh;
+            const struct mesh_spec spec = {.world_size = 2 * TP, .dp_size = 2, .ep_size = 1};
+            assert_int_equal(mesh_build(&mesh, &spec, TP + i), STATUS_OK);
+            group[i] = mesh_node_group(&mesh, node);
+            int first = i - group[i].index, begins = i == 0 || node[i] != node[i - 1];
+            assert_int_equal(world_rank(&group[i], group[i].index), TP + i);
+            assert_int_equal(group[i].first, TP + first);
+            for (int k = first; k < first + group[i].size; k++)
+                assert_int_equal(node[k], node[i]);
+            assert_true(first == 0 || node[first - 1] != node[i]);
+            assert_true(first + group[i].size == TP || node[first + group[i].size] != node[i]);
+            assert_int_equal(group[i].index == 0, begins);
+            n_groups += begins;
+        }
+        assert_in_range(n_groups, 1, TP);
+    }
+}
+
 static void sizes_that_are_not_given_have_defaults(void **state)
 {
     (void)state;
@@ -266,6 +297,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_meshes_partition_the_world),
+        cmocka_unit_test(ranks_of_a_node_share_a_cache),
         cmocka_unit_test(sizes_that_are_not_given_have_defaults),
         cmocka_unit_test(dp_and_pp_that_do_not_fit_are_refused),
         cmocka_unit_test(groups_partition_the_world),
