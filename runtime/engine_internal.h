@@ -9,6 +9,7 @@
 #include "runtime/step.h"
 #include "runtime/step_graph.h"
 #include "runtime/step_plan.h"
+#include "runtime/weight_loader.h"
 
 /* A step that rank 0 has begun: what its logits are of. */
 struct flight {
@@ -56,6 +57,18 @@ int engine_sequences_of_replica(const struct engine *engine);
 
 /* The members of tp that share the pages of the cache, with that placement. */
 struct group engine_cache_group(const struct engine *engine, enum kv_placement placement);
+
+/* 1 when sums over them continue the tree of units (kernels/core/matrix.h). */
+int engine_shares_whole_units(const struct group *members);
+
+struct weight_loader_options engine_loader_options(const struct engine *engine);
+
+/* Chooses where the cache lies and how long it may be, where that is left open, and refuses what does not fit.
+ * Collective.  Errors: STATUS_NO_MEMORY, STATUS_COMM; agreed. */
+enum status engine_check_memory(struct engine *engine);
+
+/* Takes everything but the weights.  Errors: STATUS_NO_MEMORY. */
+enum status engine_open_memory(struct engine *engine);
 
 /* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
 int engine_splits_moe(const struct engine *engine);
