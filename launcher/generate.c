@@ -17,6 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A prompt on its way. */
+struct one {
+    struct generate *generate;
+    struct logits_dump *dump; /* NULL: not wanted */
+    int64_t n_prefilled;
+};
+
 /* What rank 0 works on. */
 struct generate {
     const struct options *options;
@@ -24,7 +31,7 @@ struct generate {
     struct model_config config;
     struct tokenizer *tokenizer; /* NULL: the model works with ids only */
     struct prompt_list prompts;
-    struct logits_dump *dump;
+    struct one *one; /* [prompts.count] */
     struct engine *engine;
     struct progress progress;
     struct generation_request *request; /* [prompts.count] */
@@ -38,6 +45,20 @@ struct generate {
 };
 
 enum { DEFAULT_SEQUENCES = 16 };
+
+/* The file of --dump-logits, or with several prompts that with the number of the prompt behind it. */
+static enum status open_dump(struct generate *generate, int index)
+{
+    const char *path = generate->options->dump_logits;
+    char numbered[4096];
+    if (path == NULL)
+        return STATUS_OK;
+    if (generate->prompts.count > 1) {
+        snprintf(numbered, sizeof numbered, "%s-%d", path, index);
+        path = numbered;
+    }
+    return logits_dump_open(&generate->one[index].dump, path, generate->config.vocab_size);
+}
 
 /* Everything that can be wrong with the request, before the weights are read. */
 static enum status prepare(struct generate *generate)
@@ -60,16 +81,20 @@ static enum status prepare(struct generate *generate)
     if (limit == 0)
         limit = generate->config.max_position;
     TRY(prompts_read(&generate->prompts, options, generate->tokenizer, &generate->config, limit));
-    if (options->dump_logits == NULL)
-        return STATUS_OK;
-    if (generate->prompts.count > 1)
-        FAIL(STATUS_USAGE, "--dump-logits takes one prompt, found %d", generate->prompts.count);
-    return logits_dump_open(&generate->dump, options->dump_logits, generate->config.vocab_size);
+    generate->one = calloc((size_t)generate->prompts.count, sizeof *generate->one);
+    if (generate->one == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d prompts", generate->prompts.count);
+    for (int i = 0; i < generate->prompts.count; i++) {
+        generate->one[i].generate = generate;
+        TRY(open_dump(generate, i));
+    }
+    return STATUS_OK;
 }
 
 static void on_text(void *context, const char *text, size_t length)
 {
-    struct generate *generate = context;
+    struct one *one = context;
+    struct generate *generate = one->generate;
     progress_end(&generate->progress);
     if (report_bytes(text, length) != STATUS_OK) {
         /* nobody reads on: ending all ranks here saves the rest of the run */
@@ -82,25 +107,26 @@ static void on_text(void *context, const char *text, size_t length)
 
 static enum status on_logits(void *context, int64_t position, const float *logits)
 {
-    struct generate *generate = context;
+    struct one *one = context;
     (void)position;
-    return logits_dump_push(generate->dump, logits);
+    return logits_dump_push(one->dump, logits);
 }
 
-/* Prompts run one after another. */
+/* Prompts of several replicas run at the same time. */
 static void on_prefill(void *context, int64_t done, int64_t total)
 {
-    struct generate *generate = context;
-    progress_show(&generate->progress, generate->n_prefilled + done, generate->n_prompt_tokens,
-                  NULL);
-    if (done == total)
-        generate->n_prefilled += total;
+    struct one *one = context;
+    struct generate *generate = one->generate;
+    (void)total;
+    generate->n_prefilled += done - one->n_prefilled;
+    one->n_prefilled = done;
+    progress_show(&generate->progress, generate->n_prefilled, generate->n_prompt_tokens, NULL);
 }
 
-static struct generation_request request_of(struct generate *generate,
-                                            const struct token_list *prompt)
+static struct generation_request request_of(struct generate *generate, int index)
 {
     const struct options *options = generate->options;
+    const struct token_list *prompt = &generate->prompts.prompt[index];
     struct generation_request request = {
         .prompt = prompt->id,
         .n_prompt = prompt->count,
@@ -115,9 +141,9 @@ static struct generation_request request_of(struct generate *generate,
         .stop = (const char *const *)options->stop.text,
         .n_stop = options->stop.count,
         .on_text = generate->streams ? on_text : NULL,
-        .on_logits = generate->dump != NULL ? on_logits : NULL,
+        .on_logits = options->dump_logits != NULL ? on_logits : NULL,
         .on_prefill = on_prefill,
-        .context = generate,
+        .context = &generate->one[index],
     };
     return request;
 }
@@ -167,11 +193,12 @@ static enum status print_completion(struct generate *generate,
 static enum status put_out(struct generate *generate)
 {
     const struct token_list *prompt = &generate->prompts.prompt[generate->n_out];
+    struct logits_dump *dump = generate->one[generate->n_out].dump;
     struct generation_result *result = &generate->result[generate->n_out++];
     enum status status = STATUS_OK;
-    if (generate->dump != NULL)
-        status = logits_dump_finish(generate->dump, prompt->id, prompt->count, result->ids.id,
-                                    result->ids.count);
+    if (dump != NULL)
+        status =
+            logits_dump_finish(dump, prompt->id, prompt->count, result->ids.id, result->ids.count);
     if (status == STATUS_OK && generate->options->json)
         add_completion(generate, prompt, result);
     else if (status == STATUS_OK)
@@ -205,7 +232,7 @@ static enum status complete(struct generate *generate)
     if (generate->request == NULL || generate->result == NULL || generate->has_ended == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for %d completions", count);
     for (int i = 0; i < count; i++) {
-        generate->request[i] = request_of(generate, &generate->prompts.prompt[i]);
+        generate->request[i] = request_of(generate, i);
         generate->n_prompt_tokens += generate->prompts.prompt[i].count;
     }
     int64_t begin_ns = progress_now_ns();
@@ -307,7 +334,9 @@ static void generate_close(struct generate *generate)
     free(generate->result);
     free(generate->has_ended);
     json_decref(generate->completions);
-    logits_dump_close(generate->dump);
+    for (int i = 0; generate->one != NULL && i < generate->prompts.count; i++)
+        logits_dump_close(generate->one[i].dump);
+    free(generate->one);
     prompts_free(&generate->prompts);
     tokenizer_close(generate->tokenizer);
     free(generate);

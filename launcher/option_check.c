@@ -6,9 +6,6 @@ static enum status check_generate(const struct options *options)
     if (options->prompt.count == 0 && options->prompt_ids.count == 0 &&
         options->prompt_file == NULL)
         FAIL(STATUS_USAGE, "generate needs a prompt: --prompt, --prompt-ids or --prompt-file");
-    if (options->dump_logits != NULL &&
-        options->prompt.count + options->prompt_ids.count + (options->prompt_file != NULL) > 1)
-        FAIL(STATUS_USAGE, "--dump-logits takes one prompt, found several");
     if (options->logprobs >= 0 && !options->json)
         FAIL(STATUS_USAGE, "--logprobs is shown by --json only: give --json too");
     for (int i = 0; i < options->stop.count; i++)

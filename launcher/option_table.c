@@ -357,7 +357,8 @@ const struct option option_table[] = {
      .commands = GENERATE,
      .none = "none",
      .section = "Generation",
-     .help = "write tensors `logits` and `ids` of the one prompt to this safetensors file"},
+     .help = "write tensors `logits` and `ids` of the prompt to this safetensors file; of several "
+             "prompts to F-0, F-1, ..."},
 
     {.name = "tp",
      .value_name = "N",

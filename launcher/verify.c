@@ -19,15 +19,17 @@
 /* Of the largest |logit| of a row: what sums in another order may change. */
 #define TOLERANCE 2e-4
 
-enum { PATH_BYTES = 4096, ERROR_BYTES = 512, ARGUMENTS_MAX = 32 };
+enum { PATH_BYTES = 4096, ERROR_BYTES = 512, ARGUMENTS_MAX = 40 };
 
 static const char default_layouts[] =
     "tp=2;tp=2,ep=1;tp=2,kv=sharded;tp=2,ep=1,kv=sharded,comm=mpi;tp=3;tp=3,kv=sharded;tp=4;tp=4,"
     "ep=1;"
-    "tp=4,ep=2;tp=4,kv=sharded;tp=4,comm=mpi;tp=8;tp=8,ep=1;tp=8,kv=sharded";
+    "tp=4,ep=2;tp=4,kv=sharded;tp=4,comm=mpi;tp=8;tp=8,ep=1;tp=8,kv=sharded;tp=1,dp=2;tp=2,dp=2;"
+    "tp=1,dp=4,a2a=alltoall;tp=2,dp=2,kv=sharded,a2a=alltoall;tp=1,pp=2;tp=2,dp=2,pp=2";
 static const char default_bit_layouts[] =
     "tp=1,ep=1;tp=2,ep=2;tp=2,ep=2,kv=sharded;tp=2,ep=2,kv=sharded,comm=mpi;tp=4,ep=4;"
-    "tp=4,ep=4,kv=sharded;tp=4,ep=4,comm=mpi;tp=8,ep=8;tp=8,ep=8,kv=sharded;tp=8,ep=8,comm=mpi";
+    "tp=4,ep=4,kv=sharded;tp=4,ep=4,comm=mpi;tp=8,ep=8;tp=8,ep=8,kv=sharded;tp=8,ep=8,comm=mpi;"
+    "tp=1,dp=2,ep=2;tp=2,dp=2,ep=4,a2a=alltoall;tp=1,dp=8,ep=8;tp=1,pp=2;tp=2,dp=2,pp=2,ep=4";
 
 /* At the ends of a page of the cache, and across many. */
 static const int default_lengths[] = {1, 63, 64, 65, 700};
@@ -115,19 +117,27 @@ static enum status write_config(const struct verify *v)
     return STATUS_OK;
 }
 
-/* `out` is written by the job, else `error` says what it said.  `layout` NULL: the reference. */
-static enum status run_job(const struct verify *v, const struct layout *layout, int prompt,
-                           const char *out, char error[ERROR_BYTES])
+/* `out` is written by the job, of several prompts `out`-0, `out`-1, ..., else `error` says what it said.
+ * `layout` NULL: the reference. */
+static enum status run_job(const struct verify *v, const struct layout *layout, int first_prompt,
+                           int n_prompts, const char *out, char error[ERROR_BYTES])
 {
     const struct options *o = v->options;
-    const char *argument[ARGUMENTS_MAX];
-    char config[PATH_BYTES], log[PATH_BYTES];
+    char config[PATH_BYTES], log[PATH_BYTES], side_by_side[16];
     int n = 0, exit_code;
+    const char **argument = calloc((size_t)(ARGUMENTS_MAX + 2 * n_prompts), sizeof *argument);
+    if (argument == NULL)
+        FAIL(STATUS_NO_MEMORY, "no memory for %d prompts", n_prompts);
     argument[n++] = "generate";
     argument[n++] = "--config";
     argument[n++] = path_in(v, config, "options.json", -1);
-    argument[n++] = "--prompt-ids";
-    argument[n++] = v->prompt[prompt];
+    for (int i = 0; i < n_prompts; i++) {
+        argument[n++] = "--prompt-ids";
+        argument[n++] = v->prompt[first_prompt + i];
+    }
+    snprintf(side_by_side, sizeof side_by_side, "%d", n_prompts);
+    argument[n++] = "--max-num-seqs";
+    argument[n++] = side_by_side;
     argument[n++] = "--ignore-eos";
     argument[n++] = "--dump-logits";
     argument[n++] = out;
@@ -142,8 +152,10 @@ static enum status run_job(const struct verify *v, const struct layout *layout, 
     }
     argument[n] = NULL;
     error[0] = '\0';
-    TRY(launch_job(&exit_code, o->launch, layout != NULL ? layout->ranks : 1, argument,
-                   path_in(v, log, "stderr", -1)));
+    enum status status = launch_job(&exit_code, o->launch, layout != NULL ? layout->ranks : 1,
+                                    argument, path_in(v, log, "stderr", -1));
+    free(argument);
+    TRY(status);
     if (exit_code == 0)
         return STATUS_OK;
     int used = snprintf(error, ERROR_BYTES, "exit code %d: ", exit_code);
@@ -155,7 +167,7 @@ static enum status run_reference(const struct verify *v)
 {
     char path[PATH_BYTES], error[ERROR_BYTES];
     for (int i = 0; i < v->n_prompts; i++) {
-        TRY(run_job(v, NULL, i, path_in(v, path, "one", i), error));
+        TRY(run_job(v, NULL, i, 1, path_in(v, path, "one", i), error));
         if (error[0] != '\0')
             FAIL(STATUS_INVALID, "one rank, with which the layouts are compared: %s", error);
     }
@@ -176,7 +188,7 @@ static enum status trace_job(const struct verify *v, const struct layout *layout
     char path[PATH_BYTES], out[PATH_BYTES];
     setenv("LATENTRANK_DEBUG_TRACE", path_in(v, path, name, -1), 1);
     setenv("LATENTRANK_DEBUG_CHECK", "1", 1);
-    enum status status = run_job(v, layout, prompt, path_in(v, out, "layout", -1), error);
+    enum status status = run_job(v, layout, prompt, 1, path_in(v, out, "layout", -1), error);
     unsetenv("LATENTRANK_DEBUG_TRACE");
     unsetenv("LATENTRANK_DEBUG_CHECK");
     unlink(out);
@@ -211,21 +223,26 @@ static void take_worst(struct row *row, const struct logits_difference *one)
     row->worst.same_bits &= one->same_bits;
 }
 
-/* Ends with the first prompt that fails. */
+/* Where the job of a layout writes the logits of a prompt. */
+static const char *found_path(const struct verify *v, char path[PATH_BYTES], int prompt)
+{
+    return path_in(v, path, "layout", v->n_prompts > 1 ? prompt : -1);
+}
+
+/* All prompts side by side, which on one rank ran alone.  Ends with the first one that fails. */
 static enum status run_layout(const struct verify *v, int index)
 {
     struct row *row = &v->row[index];
     char found[PATH_BYTES], expected[PATH_BYTES];
     row->worst = (struct logits_difference){.same_tokens = 1, .same_bits = 1};
-    row->passed = 1;
+    TRY(run_job(v, &v->layout[index], 0, v->n_prompts, path_in(v, found, "layout", -1),
+                row->error));
+    row->passed = row->error[0] == '\0';
+    if (!row->passed)
+        return STATUS_OK;
     for (int i = 0; i < v->n_prompts && row->passed; i++) {
         struct logits_difference one;
-        TRY(run_job(v, &v->layout[index], i, path_in(v, found, "layout", -1), row->error));
-        row->passed = row->error[0] == '\0';
-        if (!row->passed)
-            return STATUS_OK;
-        TRY(logits_compare(&one, path_in(v, expected, "one", i), found));
-        unlink(found);
+        TRY(logits_compare(&one, path_in(v, expected, "one", i), found_path(v, found, i)));
         if (!passes(v, &one)) {
             TRY(find_first(v, index, i));
             row->passed = is_tie(v, row);
@@ -358,8 +375,10 @@ static void close_verify(struct verify *v)
                                         "trace-layout"};
     char path[PATH_BYTES];
     for (int i = 0; i < v->n_prompts; i++) {
-        if (v->folder[0] != '\0')
+        if (v->folder[0] != '\0') {
             unlink(path_in(v, path, "one", i));
+            unlink(found_path(v, path, i));
+        }
         free(v->prompt[i]);
     }
     for (size_t i = 0; v->folder[0] != '\0' && i < sizeof files / sizeof files[0]; i++)

@@ -46,6 +46,7 @@ struct flight {
     int n;
     struct step_entry *entry; /* [n_runs] */
     struct run **run;         /* [n_runs] whose they are */
+    int64_t n_logits;         /* rows wanted */
 };
 
 struct generation {
@@ -373,6 +374,18 @@ static int plan_decode(struct generation *all, struct flight *flight)
     return flight->n;
 }
 
+/* A step that wants more rows of logits than there are sequences must be alone on its way. */
+static int must_wait(const struct generation *all, struct flight *flight)
+{
+    int most = engine_max_num_seqs(all->engine);
+    const struct flight *last =
+        &all->flight[(all->first_flight + all->n_flights + all->depth - 1) % all->depth];
+    flight->n_logits = 0;
+    for (int i = 0; i < flight->n; i++)
+        flight->n_logits += flight->entry[i].n_tokens - flight->entry[i].first_logits;
+    return all->n_flights > 0 && (flight->n_logits > most || last->n_logits > most);
+}
+
 /* *begun: whether there was something to do. */
 static enum status begin_step(struct generation *all, int *begun)
 {
@@ -383,7 +396,7 @@ static enum status begin_step(struct generation *all, int *begun)
     int n_tokens = plan_prompts(all, flight);
     if (n_tokens == 0)
         n_tokens = plan_decode(all, flight);
-    if (n_tokens == 0)
+    if (n_tokens == 0 || must_wait(all, flight))
         return STATUS_OK;
     const struct step_plan plan = {
         .n_entries = flight->n, .n_tokens = n_tokens, .entry = flight->entry, .ids = all->ids};
@@ -499,9 +512,6 @@ static enum status open_runs(struct generation *all)
     if (n > all->n_requests)
         n = all->n_requests;
     all->depth = engine_depth(all->engine);
-    for (int i = 0; i < all->n_requests; i++)
-        if (all->request[i].on_logits != NULL)
-            all->depth = 1; /* steps with many rows of logits must be alone */
     all->run = calloc((size_t)n + 1, sizeof *all->run);
     all->ids = calloc((size_t)engine_max_batched_tokens(all->engine), sizeof *all->ids);
     all->load = calloc((size_t)engine_replicas(all->engine), sizeof *all->load);

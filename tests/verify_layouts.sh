@@ -2,16 +2,30 @@
 # Every layout of 1 to 8 ranks that this version has, on every golden checkpoint and the demo model, with
 # `latentrank verify`.  Takes hours on 2 cores, so it is run by hand.
 #
-# usage: tests/verify_layouts.sh [--deterministic] [MODEL...]
+# usage: tests/verify_layouts.sh [--deterministic] [--some] [--nodes N] [MODEL...]
 #   --deterministic   equal bits, on 1, 2, 4 and 8 ranks
+#   --some            45 of the layouts, or with --deterministic 30: each axis and each choice beside each other
+#   --nodes N         on N virtual nodes (cluster/virtual)
 set -eu
 cd "$(dirname "$0")/.."
 program=build/release/latentrank
 mode=off
-if [ "${1:-}" = --deterministic ]; then
-    mode=layout
+with_some=0
+nodes=
+while :; do
+    case ${1:-} in
+    --deterministic) mode=layout ;;
+    --some) with_some=1 ;;
+    --nodes)
+        nodes=$2
+        shift
+        ;;
+    *) break ;;
+    esac
     shift
-fi
+done
+launch=
+[ -z "$nodes" ] || launch="cluster/virtual/cluster run --nodes $nodes -n {n}"
 [ -x $program ] || {
     echo "verify_layouts.sh: $program is not there: run tests/run first" >&2
     exit 1
@@ -27,8 +41,10 @@ add() { # tp dp pp ep
     layout-[3567]) return ;;
     layout-*) [ "$4" -eq $(($1 * $2)) ] || return 0 ;;
     esac
-    for kv in replicated sharded; do
-        [ "$kv$1" != sharded1 ] || continue
+    for kv in replicated sharded ${nodes:+node}; do
+        case $kv-$1 in
+        sharded-1 | node-1) continue ;;
+        esac
         for a2a in allgather_reducescatter alltoall; do
             [ "$a2a$2" != alltoall1 ] || continue
             comms="shm mpi" # on one axis; else by turns
@@ -58,12 +74,26 @@ for pp in 1 2; do
     done
 done
 
+# Every third or so of a list in which neighbours differ in one choice.
+if [ $with_some -eq 1 ]; then
+    wanted=45
+    [ $mode = off ] || wanted=30
+    layouts=$(echo "${layouts#;}" | tr ';' '\n' | awk -v wanted=$wanted '
+        { line[NR] = $0 }
+        END { for (i = 0; i < wanted && i < NR; i++) printf ";%s", line[int(i * NR / wanted) + 1] }')
+fi
+
 failed=0
 for model in "$@"; do
     echo "== $model"
     # only what failed, and how many there were
     status=0
-    $program verify --model "$model" --deterministic $mode --layouts "${layouts#;}" >build/verify.txt || status=$?
+    these=${layouts#;}
+    if grep -q '"num_hidden_layers": 1[,}]*$' "$model/config.json"; then # no two stages
+        these=$(echo "$these" | tr ';' '\n' | grep -v 'pp=2' | paste -sd ';')
+    fi
+    $program verify --model "$model" --deterministic $mode --layouts "$these" \
+        ${launch:+--launch "$launch"} >build/verify.txt || status=$?
     grep -v ' passed' build/verify.txt | sed 1d || true
     echo "$(grep -c ' passed' build/verify.txt) passed, worst $(sed 1d build/verify.txt | awk '{ print $2 }' | sort -g | tail -1)"
     [ $status -eq 0 ] || failed=$((failed + 1))

@@ -68,6 +68,23 @@ def test_generate_limits():
                  "a line of a .jsonl file is a prompt")
 
 
+def test_dump_logits_of_several():
+    """Files of their own, as of each prompt alone."""
+    both, alone = check.path("both"), [check.path("first"), check.path("second")]
+    prompts = ["5,6,7", ",".join(str(i) for i in range(9, 80))]
+    base = ["generate", "--model", MODEL, "--max-tokens", "3", "--ignore-eos", "--kv-cache-dtype", "f32",
+            "--deterministic", "batch"]
+    for ids, path in zip(prompts, alone):
+        check.run(*base, "--prompt-ids", ids, "--dump-logits", path)
+    for ranks, layout in ((0, []), (2, ["--dp", "2"]), (2, ["--pp", "2"])):
+        result = check.run(*base, "--prompt-ids", prompts[0], "--prompt-ids", prompts[1], "--dump-logits",
+                           both, *layout, ranks=ranks)
+        check.expect(result.returncode == 0, f"two prompts, {layout}", result)
+        for i, path in enumerate(alone):
+            same = [open(name, "rb").read() for name in (f"{both}-{i}", path)]
+            check.expect(same[0] == same[1], f"prompt {i} with {layout} as alone")
+
+
 def test_dump_logits():
     path = check.path("logits.safetensors")
     result = check.run(*IDS, "--max-tokens", "4", "--dump-logits", path,
@@ -368,6 +385,7 @@ def test_interrupt():
 test_generate_json()
 test_generate_limits()
 test_dump_logits()
+test_dump_logits_of_several()
 test_side_by_side()
 test_golden()
 test_inspect()

@@ -291,8 +291,6 @@ static void commands_demand_what_they_need(void **state)
     expect_failure("latentrank generate --model m", "", "needs a prompt");
     expect_failure("latentrank generate --model m --prompt x --logprobs 2", "", "--json");
     expect_failure("latentrank generate --model m --prompt x --stop=", "", "empty text");
-    expect_failure("latentrank generate --model m --prompt x --prompt y --dump-logits f", "",
-                   "one prompt");
     expect_failure("latentrank eval --model m", "", "needs --text-file");
     expect_failure("latentrank bench", "", "latency, kernels, load or comm");
     expect_failure("latentrank bench --model m", "", "latency, kernels, load or comm");
