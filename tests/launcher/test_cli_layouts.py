@@ -64,6 +64,19 @@ def test_models():
             check.expect(ids(value) == alone, f"{name}, {layout} on {ranks} ranks")
 
 
+def test_choices():
+    """Types of weights, inputs and rows, and the form of attention, each with both kinds of layout."""
+    for choice in ("--weight-dtype int8", "--activation-dtype bf16", "--kv-cache-dtype fp8_ds_mla",
+                   "--kv-cache-dtype bf16 --mla-mode expand", "--temperature 0.8 --seed 7"):
+        given = [*base(MODEL), "--deterministic", "batch", *choice.split()]
+        if "expand" in choice:
+            given = [*base(MODEL), *choice.split()]
+        alone = ids(check.run_json(*given))
+        for ranks, layout in ((2, "--dp 2"), (4, "--dp 2 --pp 2 --all2all-backend alltoall")):
+            value = check.run_json(*given, *layout.split(), ranks=ranks)
+            check.expect(ids(value) == alone, f"{choice} with {layout}: the tokens of one rank")
+
+
 def test_more_sequences_than_a_place():
     """Waiting prompts, one sequence, more replicas than sequences."""
     for lengths, seqs in (((5,) * 9, "4"), ((40,), "1"), ((3, 70), "2")):
@@ -117,6 +130,7 @@ def test_refusals():
 
 test_tokens()
 test_models()
+test_choices()
 test_more_sequences_than_a_place()
 test_memory_of_a_rank()
 test_inspect()
