@@ -103,6 +103,9 @@ struct ops {
     /* x[T, n] += y[T, n] */
     enum status (*add)(struct tensor *x, const struct tensor *y, struct stream *stream);
 
+    /* y[a, b, n] = x[a, b, n]; strides between rows are free.  They do not overlap. */
+    enum status (*copy)(struct tensor *y, const struct tensor *x, struct stream *stream);
+
     /* x[T, n] += bias[n], f32 */
     enum status (*add_bias)(struct tensor *x, const struct tensor *bias, struct stream *stream);
 

@@ -138,13 +138,10 @@ static enum status open_backend(struct engine *e)
     TRY(open_deterministic(e));
     if (e->backend.device->is_host)
         return STATUS_OK;
-    if (e->process.size > 1 && o->kv_placement != KV_REPLICATED)
+    if (o->kv_placement == KV_AUTO)
         FAIL(STATUS_UNSUPPORTED,
-             "--backend cuda with --kv-placement %s: not in this version; "
-             "use replicated, or --backend cpu",
-             o->kv_placement == KV_NODE   ? "node"
-             : o->kv_placement == KV_AUTO ? "auto"
-                                          : "sharded");
+             "--backend cuda with --kv-placement auto: not in this version; say "
+             "replicated, node or sharded");
     if (o->all2all == ALL2ALL_ALLTOALL)
         FAIL(STATUS_UNSUPPORTED, "--backend cuda with --all2all-backend alltoall: not in this "
                                  "version; use allgather_reducescatter, or --backend cpu");

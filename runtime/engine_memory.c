@@ -89,6 +89,7 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
                                           .expands = e->options.mla_mode != MLA_ABSORB,
                                           .splits_moe = engine_splits_moe(e),
                                           .dispatches = engine_dispatches(e),
+                                          .is_apart = !e->backend.device->is_host,
                                           .n_replicas = e->mesh.dp.size,
                                           .tp = e->mesh.tp.size,
                                           .ep = e->mesh.ep.size,
@@ -96,8 +97,8 @@ static enum status lay_out_work(struct engine *e, struct arena *arena)
                                           .cache_heads = heads_of_members(e, &members)};
     int64_t table_pages =
         e->backend.device->is_host ? 0 : latent_cache_pages(1, e->options.max_model_len);
-    TRY(batch_open(&e->batch, arena, shape.max_tokens, engine_sequences_of_replica(e),
-                   table_pages));
+    TRY(batch_open(&e->batch, arena, shape.max_tokens, engine_sequences_of_replica(e), table_pages,
+                   members.size > 1));
     return workspace_open(&e->work, arena, &e->config, &e->weights, &e->plan, e->backend.ops,
                           &shape);
 }

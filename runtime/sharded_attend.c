@@ -149,13 +149,37 @@ static enum status merge_block(struct step *s, struct tensor *o_latent, int64_t 
     return STATUS_OK;
 }
 
+/* What latent_attention does, on a device whose kernels take tokens in order and one row of heads after the
+ * other. */
+static enum status attend_in_order(struct step *s, struct attention_state *state,
+                                   const struct tensor *q, const struct page_view *pages)
+{
+    const struct ops *ops = s->ops;
+    int64_t tokens = q->dim[0], heads = q->dim[1];
+    struct tensor all_q =
+        tensor_3d(s->work->sharded_all_q.data, DTYPE_F32, tokens, heads, q->dim[2]);
+    struct attention_state all = {
+        .o = tensor_3d(s->work->sharded_all.o.data, DTYPE_F32, tokens, heads, s->model->d_c),
+        .m = tensor_2d(s->work->sharded_all.m.data, DTYPE_F32, tokens, heads),
+        .l = tensor_2d(s->work->sharded_all.l.data, DTYPE_F32, tokens, heads)};
+    struct tensor m = tensor_3d(all.m.data, DTYPE_F32, tokens, heads, 1), to_m = state->m;
+    struct tensor l = tensor_3d(all.l.data, DTYPE_F32, tokens, heads, 1), to_l = state->l;
+    to_m.ndim = to_l.ndim = 3; /* of one number each */
+
+    TRY(ops->copy(&all_q, q, s->stream));
+    TRY(ops->latent_attention(&all, &all_q, pages, s->softmax_scale, s->stream));
+    TRY(ops->copy(&state->o, &all.o, s->stream));
+    TRY(ops->copy(&to_m, &m, s->stream));
+    return ops->copy(&to_l, &l, s->stream);
+}
+
 /* Tokens [begin, end) of the step. */
 static enum status attend_block(struct step *s, int layer, struct tensor *o, const struct tensor *q,
                                 int64_t begin, int64_t end)
 {
     const struct ops *ops = s->ops;
     const struct mla_weights *w = &s->weights->layer[layer].mla;
-    struct page_view pages = batch_pages(s->batch, s->cache, layer);
+    struct page_view pages = batch_own_pages(s->batch, s->cache, layer);
     struct tensor all_q, o_block = tensor_rows(o, begin, end);
     struct tensor o_latent = tensor_rows(&s->work->o_latent, 0, end - begin);
     struct attention_state state = state_by_head(s->work->sharded_sent.data, end - begin,
@@ -165,7 +189,10 @@ static enum status attend_block(struct step *s, int layer, struct tensor *o, con
 
     TRY(gather_queries(s, w, &all_q, q, begin, end));
     /* (10) over our pages only, for all heads */
-    TRY(ops->latent_attention(&state, &all_q, &pages, s->softmax_scale, s->stream));
+    if (s->device->is_host)
+        TRY(ops->latent_attention(&state, &all_q, &pages, s->softmax_scale, s->stream));
+    else
+        TRY(attend_in_order(s, &state, &all_q, &pages));
     TRY(exchange_states(s, end - begin));
     TRY(merge_block(s, &o_latent, begin, end));
     /* (5) absorbed: o = W^UV o~ */

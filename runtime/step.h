@@ -56,8 +56,11 @@ struct workspace {
     struct tensor sharded_q;    /* [heads of all that share, tokens, d_c + d_r] absorbed queries */
     struct tensor sharded_sent; /* [the same heads, tokens, d_c + 2] states over own pages */
     struct tensor sharded_received; /* [members, H, tokens, d_c + 2]                        */
-    struct tensor sharded_pages;    /* [EXPANDED_ROWS, d_c + d_r] as they arrive            */
-    struct tensor logits;           /* [LOGITS_ROWS, own vocabulary rows]                   */
+    /* where the device is not the host, whose attention takes tokens in order: the same, token after token */
+    struct tensor sharded_all_q;        /* [tokens, heads of all that share, d_c + d_r] */
+    struct attention_state sharded_all; /* width d_c, of the same heads */
+    struct tensor sharded_pages;        /* [EXPANDED_ROWS, d_c + d_r] as they arrive            */
+    struct tensor logits;               /* [LOGITS_ROWS, own vocabulary rows]                   */
     /* on the host */
     struct tensor host_logits; /* as logits; data NULL where the device is the host */
     struct tensor gathered;    /* [LOGITS_ROWS * vocabulary]                        */
@@ -112,6 +115,7 @@ struct workspace_shape {
     int expands;        /* 0 leaves out what only the expanded form of attention needs */
     int splits_moe;     /* step.h: of struct step */
     int dispatches;
+    int is_apart;           /* the device is not the host */
     int n_replicas, tp, ep; /* of a stage */
     int cache_members;      /* that share the pages of the cache; 1: replicated */
     int64_t cache_heads;    /* of them together */

@@ -32,6 +32,10 @@ static enum status take_latent(struct workspace *w, struct arena *arena,
     w->sharded_tokens = tokens;
     TRY(take(arena, &w->sharded_q, all, tokens, d_row));
     TRY(take(arena, &w->sharded_sent, all, tokens, state));
+    if (shape->is_apart) {
+        TRY(take(arena, &w->sharded_all_q, tokens, all, d_row));
+        TRY(take_state(arena, &w->sharded_all, tokens, all, c->d_c));
+    }
     TRY(take(arena, &w->sharded_received, shape->cache_members * heads, tokens, state));
     TRY(take(arena, &w->sharded_pages, shape->expands ? EXPANDED_ROWS : 0, d_row, 0));
     return take(arena, &w->o_latent, tokens, heads, c->d_c);

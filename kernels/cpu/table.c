@@ -9,6 +9,7 @@ const struct ops ISA(cpu_ops) = {
     .rms_norm = ISA(rms_norm),
     .add_rms_norm = ISA(add_rms_norm),
     .add = ISA(add),
+    .copy = ISA(copy),
     .add_bias = ISA(add_bias),
     .rope = ISA(rope),
     .cache_append = ISA(cache_append),

@@ -28,6 +28,7 @@ enum status ISA(rms_norm)(struct tensor *y, const struct tensor *x, const struct
 enum status ISA(add_rms_norm)(struct tensor *y, struct tensor *x, const struct tensor *u,
                               const struct tensor *gain, float epsilon, struct stream *stream);
 enum status ISA(add)(struct tensor *x, const struct tensor *y, struct stream *stream);
+enum status ISA(copy)(struct tensor *y, const struct tensor *x, struct stream *stream);
 enum status ISA(add_bias)(struct tensor *x, const struct tensor *bias, struct stream *stream);
 enum status ISA(rope)(struct tensor *y, const struct tensor *x, const struct tensor *position,
                       const struct tensor *cos_sin, struct stream *stream);

@@ -239,6 +239,22 @@ static enum status add(struct tensor *x, const struct tensor *y, struct stream *
     return cuda_device_check("add", stream);
 }
 
+static enum status copy(struct tensor *y, const struct tensor *x, struct stream *stream)
+{
+    const struct cuda_copy p = {.y = y->data,
+                                .x = x->data,
+                                .outer = y->dim[0],
+                                .inner = y->dim[1],
+                                .n = y->dim[2],
+                                .y_outer_stride = y->stride[0],
+                                .y_inner_stride = y->stride[1],
+                                .x_outer_stride = x->stride[0],
+                                .x_inner_stride = x->stride[1]};
+    CUDA_TRY(cuda_copy(&p, cuda_stream(stream)));
+    written(y);
+    return cuda_device_check("copy", stream);
+}
+
 static enum status rope(struct tensor *y, const struct tensor *x, const struct tensor *position,
                         const struct tensor *cos_sin, struct stream *stream)
 {
@@ -439,7 +455,9 @@ static struct cuda_attention_state state_view(const struct attention_state *stat
                                          .o_token_stride = state->o.stride[0],
                                          .o_head_stride = state->o.stride[1],
                                          .m_token_stride = state->m.stride[0],
-                                         .l_token_stride = state->l.stride[0]};
+                                         .m_head_stride = state->m.stride[1],
+                                         .l_token_stride = state->l.stride[0],
+                                         .l_head_stride = state->l.stride[1]};
 }
 
 static enum status merge_partials(struct attention_state *a, const struct attention_state *b,
@@ -605,6 +623,7 @@ const struct ops cuda_ops = {
     .rms_norm = rms_norm,
     .add_rms_norm = add_rms_norm,
     .add = add,
+    .copy = copy,
     .add_bias = add,
     .rope = rope,
     .cache_append = cache_append,

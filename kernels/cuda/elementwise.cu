@@ -45,6 +45,17 @@ static __global__ void __launch_bounds__(COLUMN_THREADS) add_kernel(struct cuda_
 }
 
 /* Grid: rows, blocks of columns.  No shared memory. */
+static __global__ void __launch_bounds__(COLUMN_THREADS) copy_kernel(struct cuda_copy p)
+{
+    dependents_launch();
+    dependency_wait();
+    int64_t outer = blockIdx.x / p.inner, inner = blockIdx.x % p.inner;
+    float *y = p.y + outer * p.y_outer_stride + inner * p.y_inner_stride;
+    const float *x = p.x + outer * p.x_outer_stride + inner * p.x_inner_stride;
+    for_columns(p.n, [&](int64_t i) { y[i] = x[i]; });
+}
+
+/* Grid: rows, blocks of columns.  No shared memory. */
 template <class T>
 static __global__ void __launch_bounds__(COLUMN_THREADS) swiglu_kernel(struct cuda_swiglu p)
 {
@@ -81,6 +92,14 @@ int cuda_add(const struct cuda_add *p, struct CUstream_st *stream)
         return cudaSuccess;
     return launch_dependent(add_kernel, column_grid(p->rows, p->n), dim3(COLUMN_THREADS), 0, stream,
                             *p);
+}
+
+int cuda_copy(const struct cuda_copy *p, struct CUstream_st *stream)
+{
+    if (p->outer * p->inner == 0 || p->n == 0)
+        return cudaSuccess;
+    return launch_dependent(copy_kernel, column_grid(p->outer * p->inner, p->n),
+                            dim3(COLUMN_THREADS), 0, stream, *p);
 }
 
 int cuda_swiglu(const struct cuda_swiglu *p, struct CUstream_st *stream)

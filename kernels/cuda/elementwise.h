@@ -1,4 +1,4 @@
-/* elementwise.h - embed, add, add_bias and swiglu of kernels/ops.h on the GPU; f32 results have the CPU's bits.
+/* elementwise.h - embed, add, copy, add_bias and swiglu of kernels/ops.h on the GPU; f32 results have the CPU's bits.
  *
  * Strides are from row to row, in elements.  All return a cudaError_t.
  */
@@ -32,6 +32,15 @@ struct cuda_add {
 
 /* x += y */
 int cuda_add(const struct cuda_add *p, struct CUstream_st *stream);
+
+struct cuda_copy {
+    float *y;       /* [outer, inner, n] */
+    const float *x; /* [outer, inner, n] */
+    int64_t outer, inner, n, y_outer_stride, y_inner_stride, x_outer_stride, x_inner_stride;
+};
+
+/* y = x, which do not overlap */
+int cuda_copy(const struct cuda_copy *p, struct CUstream_st *stream);
 
 struct cuda_swiglu {
     void *y;                /* [rows, n] F32 or BF16; may be gate or up when F32 */

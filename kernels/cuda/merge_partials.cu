@@ -15,15 +15,17 @@ static __global__ void __launch_bounds__(STATE_THREADS) merge_kernel(struct cuda
     dependents_launch();
     dependency_wait();
     int64_t token = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
-    float *a_m = p.a.m + token * p.a.m_token_stride + head;
-    float *a_l = p.a.l + token * p.a.l_token_stride + head;
+    float *a_m = p.a.m + token * p.a.m_token_stride + head * p.a.m_head_stride;
+    float *a_l = p.a.l + token * p.a.l_token_stride + head * p.a.l_head_stride;
     float *a_o = p.a.o + token * p.a.o_token_stride + head * p.a.o_head_stride;
     float m = *a_m, l = *a_l;
     for (int64_t part = 0; part < p.parts; part++) {
         const float *b_o =
             p.b.o + token * p.b.o_token_stride + head * p.b.o_head_stride + part * p.o_part_stride;
-        float b_m = p.b.m[token * p.b.m_token_stride + head + part * p.m_part_stride];
-        float b_l = p.b.l[token * p.b.l_token_stride + head + part * p.l_part_stride];
+        float b_m =
+            p.b.m[token * p.b.m_token_stride + head * p.b.m_head_stride + part * p.m_part_stride];
+        float b_l =
+            p.b.l[token * p.b.l_token_stride + head * p.b.l_head_stride + part * p.l_part_stride];
         if (b_m == -INFINITY)
             continue;
         if (m == -INFINITY) {
@@ -57,8 +59,9 @@ static __global__ void __launch_bounds__(STATE_THREADS)
     int64_t token = blockIdx.x / p.heads, head = blockIdx.x % p.heads;
     const float *from = p.state.o + token * p.state.o_token_stride + head * p.state.o_head_stride;
     T *to = static_cast<T *>(p.o) + token * p.o_token_stride + head * p.o_head_stride;
-    bool is_empty = p.state.m[token * p.state.m_token_stride + head] == -INFINITY;
-    float l = p.state.l[token * p.state.l_token_stride + head];
+    bool is_empty =
+        p.state.m[token * p.state.m_token_stride + head * p.state.m_head_stride] == -INFINITY;
+    float l = p.state.l[token * p.state.l_token_stride + head * p.state.l_head_stride];
     for (int64_t i = threadIdx.x; i < p.width; i += STATE_THREADS)
         store(to + i, is_empty ? 0.0f : from[i] / l);
 }

@@ -17,8 +17,8 @@ struct CUstream_st; /* cudaStream_t points to it */
 /* struct attention_state of ops.h, in device memory. */
 struct cuda_attention_state {
     float *o, *m, *l; /* [tokens, heads, width], [tokens, heads], [tokens, heads] */
-    int64_t o_token_stride, o_head_stride, m_token_stride,
-        l_token_stride; /* m, l: heads side by side */
+    int64_t o_token_stride, o_head_stride, m_token_stride, m_head_stride, l_token_stride,
+        l_head_stride;
 };
 
 struct cuda_merge_partials {

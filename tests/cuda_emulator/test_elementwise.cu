@@ -1,4 +1,4 @@
-/* test_elementwise.cu - embed, add, add_bias and swiglu have the CPU's bits. */
+/* test_elementwise.cu - embed, add, copy, add_bias and swiglu have the CPU's bits. */
 // sources: kernels/core/*.c kernels/cpu/*.c kernels/cuda/elementwise.cu
 #include "kernels/cuda/elementwise.h"
 
@@ -102,9 +102,31 @@ static void gates()
     }
 }
 
+/* Rows of heads of tokens into rows of tokens of heads; what lies between stays. */
+static void copies()
+{
+    for (const struct shape &s : shapes) {
+        enum { INNER = 3 };
+        int64_t stride = s.n + s.padding, rows = s.rows * INNER, count = rows * stride;
+        float *x = random_floats(count, 1), *y = random_floats(count, 2);
+        float *device_y = device_copy(y, count);
+        struct cuda_copy p = {device_y, device_copy(x, count), s.rows,         INNER, s.n,
+                              stride,   s.rows * stride,       INNER * stride, stride};
+        CUDA((cudaError_t)cuda_copy(&p, 0));
+        struct tensor tx = tensor_3d(x, DTYPE_F32, s.rows, INNER, s.n), ty = tx;
+        tx.stride[0] = INNER * stride;
+        tx.stride[1] = stride;
+        ty.data = y;
+        ty.stride[0] = stride;
+        ty.stride[1] = s.rows * stride;
+        expect_ok(reference()->copy(&ty, &tx, NULL));
+        check_numbers(device_y, DTYPE_F32, y, count, 0, "copy");
+    }
+}
+
 int main()
 {
     static const struct check_group groups[] = {
-        {"embed", embeddings}, {"add, add_bias", sums}, {"swiglu", gates}};
+        {"embed", embeddings}, {"add, add_bias", sums}, {"copy", copies}, {"swiglu", gates}};
     return run_groups(groups, sizeof groups / sizeof *groups);
 }

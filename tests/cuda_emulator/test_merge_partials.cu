@@ -49,7 +49,32 @@ static struct cuda_attention_state device_state(const struct states *s)
             HEADS * s->width,
             s->width,
             HEADS,
-            HEADS};
+            1,
+            HEADS,
+            1};
+}
+
+/* x[tokens, heads] of each part, head after head. */
+static float *by_head(const float *x, int64_t parts)
+{
+    float *y = host_new<float>(parts * TOKENS * HEADS);
+    for (int64_t part = 0; part < parts; part++)
+        for (int64_t i = 0; i < TOKENS * HEADS; i++)
+            y[part * TOKENS * HEADS + i % HEADS * TOKENS + i / HEADS] =
+                x[part * TOKENS * HEADS + i];
+    return y;
+}
+
+/* The same with other strides: m and l lie head after head. */
+static struct cuda_attention_state device_state_by_head(const struct states *s)
+{
+    struct cuda_attention_state state = device_state(s);
+    int64_t count = s->parts * TOKENS * HEADS;
+    state.m = device_copy(by_head(s->m, s->parts), count);
+    state.l = device_copy(by_head(s->l, s->parts), count);
+    state.m_token_stride = state.l_token_stride = 1;
+    state.m_head_stride = state.l_head_stride = TOKENS;
+    return state;
 }
 
 static void check_merge(int64_t parts, int64_t width)
@@ -57,8 +82,8 @@ static void check_merge(int64_t parts, int64_t width)
     struct states a = random_states(1, width, 10), b = random_states(parts, width, 20);
     struct cuda_attention_state device_a = device_state(&a);
     struct cuda_merge_partials p = {
-        device_a, device_state(&b),       TOKENS,         HEADS,         width,
-        parts,    TOKENS * HEADS * width, TOKENS * HEADS, TOKENS * HEADS};
+        device_a, device_state_by_head(&b), TOKENS,         HEADS,         width,
+        parts,    TOKENS * HEADS * width,   TOKENS * HEADS, TOKENS * HEADS};
     CUDA((cudaError_t)cuda_merge_partials(&p, 0));
     struct attention_state into = host_state(&a, 0);
     for (int64_t part = 0; part < parts; part++) {

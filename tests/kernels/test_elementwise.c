@@ -55,6 +55,29 @@ static void sums_touch_their_rows_only(void **state)
     free(before);
 }
 
+/* Heads of tokens to tokens of heads and back; what lies between stays. */
+static void a_copy_moves_rows_only(void **state)
+{
+    (void)state;
+    float *x = random_floats(ROWS * STRIDE, 1), *y = random_floats(ROWS * STRIDE, 2);
+    float *before = random_floats(ROWS * STRIDE, 2);
+    enum { OUTER = ROWS / 2, INNER = 2 };
+    struct tensor from = tensor_3d(x, DTYPE_F32, OUTER, INNER, N), to = from;
+    from.stride[0] = INNER * STRIDE;
+    from.stride[1] = STRIDE;
+    to.data = y;
+    to.stride[0] = STRIDE;
+    to.stride[1] = OUTER * STRIDE;
+    assert_ok(cpu_ops()->copy(&to, &from, NULL));
+    for (int i = 0; i < OUTER * INNER * STRIDE; i++) {
+        int row = i / STRIDE, outer = row % OUTER, inner = row / OUTER, at = i % STRIDE;
+        assert_true(y[i] == (at < N ? x[(outer * INNER + inner) * STRIDE + at] : before[i]));
+    }
+    free(x);
+    free(y);
+    free(before);
+}
+
 static void swiglu_agrees_with_double_in_place(void **state)
 {
     (void)state;
@@ -99,6 +122,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_held_elsewhere_embed_to_zero),
         cmocka_unit_test(sums_touch_their_rows_only),
+        cmocka_unit_test(a_copy_moves_rows_only),
         cmocka_unit_test(swiglu_agrees_with_double_in_place),
         cmocka_unit_test(empty_tensors_need_no_memory),
     };

@@ -48,8 +48,8 @@ def test_refusals():
                             (["--weight-dtype", "int8"], "--weight-dtype int8"),
                             (["--all2all-backend", "alltoall"], "--all2all-backend alltoall")):
         check.expect_error([*BASE, "--backend", "cuda", *arguments], 1, text, variables=DEVICE)
-    check.expect_error([*BASE, "--backend", "cuda", "--kv-placement", "sharded"], 1,
-                       "--backend cuda with --kv-placement", ranks=2, variables=DEVICE)
+    check.expect_error([*BASE, "--backend", "cuda", "--kv-placement", "auto"], 1,
+                       "--backend cuda with --kv-placement auto", ranks=2, variables=DEVICE)
 
 
 def test_same_tokens():
@@ -95,6 +95,26 @@ def test_nccl():
                          f"steps are kept with graphs {graphs}", result)
 
 
+def test_shared_cache():
+    """Pages shared by 2 to 4 ranks; and the tensor-core kernels, which have one page after the other of their own."""
+    expected = ids(check.run_json(*BASE, "--backend", "cpu", "--kv-cache-dtype", "f32"))
+    layouts = [(3, ["--kv-placement", "sharded", "--comm", "mpi"]), (4, ["--kv-placement", "node", "--dp", "2"])]
+    for ranks, layout in layouts[:1] if "SANITIZED" in os.environ else layouts:
+        value = check.run_json(*BASE, *EXACT, *layout, ranks=ranks, variables=NCCL)
+        check.expect(ids(value) == expected and value["counters"]["cache_exchanges"] > 0,
+                     f"{ranks} ranks {layout}: {ids(value)}, the CPU {expected}")
+    if "SANITIZED" in os.environ:
+        return
+    wide = cli.make_model(check, "wide", kv_lora_rank=512, qk_rope_head_dim=64, num_hidden_layers=2,
+                          max_position_embeddings=512)
+    base = ["generate", "--model", wide, "--prompt-ids", "5,6,7", "--prompt-ids",
+            ",".join(str(11 * i % 4096) for i in range(80)), "--max-tokens", "3", "--ignore-eos",
+            "--backend", "cuda", "--max-num-seqs", "2"]
+    whole = ids(check.run_json(*base, variables=NCCL))
+    found = ids(check.run_json(*base, "--kv-placement", "sharded", ranks=2, variables=NCCL))
+    check.expect(found == whole, f"bf16 rows on 2 ranks: {found}, whole {whole}")
+
+
 def test_graphs_on_some_ranks():
     """NCCL wants an operation in a graph on all members: that the twin finds it shows that they are there."""
     mixed = ["-n", "1", "env", "CUDA_EMULATOR_GRAPHS=off", check.program, *SHORT, *EXACT, "--comm", "nccl", ":"]
@@ -130,6 +150,7 @@ if os.path.exists(EMULATED):
     test_several_ranks()
 if os.path.exists(TWIN):
     test_nccl()
+    test_shared_cache()
     test_graphs_on_some_ranks()
     test_choice_of_nccl()
 check.end()
