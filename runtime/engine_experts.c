@@ -60,12 +60,12 @@ void engine_close_experts(struct engine *e)
 
 void step_place_experts(struct step *s, int layer, struct tensor *chosen)
 {
-    const int32_t *id = tensor_i32(&s->batch->ids), *position = tensor_i32(&s->batch->position);
     if (s->expert_load != NULL)
         expert_load_add(s->expert_load, layer, chosen);
     if (s->plan->expert_maps == NULL)
         return;
     const struct expert_map *map = &s->plan->expert_maps[layer];
+    const int32_t *id = tensor_i32(&s->batch->ids), *position = tensor_i32(&s->batch->position);
     for (int64_t t = 0; t < chosen->dim[0]; t++) {
         int32_t *expert = (int32_t *)chosen->data + t * chosen->stride[0];
         for (int64_t k = 0; k < chosen->dim[1]; k++)
