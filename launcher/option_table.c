@@ -763,7 +763,8 @@ const struct option option_table[] = {
      .commands = ENGINE,
      .none = "none",
      .section = "Output",
-     .help = "write how often each expert was chosen, by layer, as JSON for --expert-map"},
+     .help = "write how often each expert of each layer was chosen: the JSON file that "
+             "--expert-map reads"},
     {.name = "json",
      .type = OPTION_FLAG,
      .at = AT(json),

@@ -17,7 +17,7 @@ struct span {
 /* What of a model can be cut. */
 struct model_extent {
     int64_t n_heads, vocab_size;
-    int64_t n_experts; /* with expert maps: their slots */
+    int64_t n_experts;                                     /* with expert maps: their slots */
     int64_t dense_columns, shared_columns, expert_columns; /* FFN widths; 0 when absent */
     int64_t n_layers;
 };
@@ -29,7 +29,7 @@ struct shard_plan {
     struct span expert_columns;                /* over etp */
     struct span layers;                        /* over pp  */
     int has_embedding, has_head;               /* the first stage, and the last one */
-    const struct expert_map *expert_maps;      /* [n_layers]; NULL: expert e is in slot e.  Not owned */
+    const struct expert_map *expert_maps; /* [n_layers]; NULL: expert e is in slot e.  Not owned */
 };
 
 static inline int64_t span_size(struct span span)
