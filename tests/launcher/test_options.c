@@ -293,6 +293,8 @@ static void commands_demand_what_they_need(void **state)
     expect_failure("latentrank generate --model m --prompt x --stop=", "", "empty text");
     expect_failure("latentrank generate --model m --prompt x --prompt y --dump-logits f", "",
                    "one prompt");
+    expect_failure("latentrank generate --model m --prompt x --redundant-experts 2", "",
+                   "give --expert-map too");
     expect_failure("latentrank eval --model m", "", "needs --text-file");
     expect_failure("latentrank bench", "", "latency, kernels, load or comm");
     expect_failure("latentrank bench --model m", "", "latency, kernels, load or comm");
