@@ -67,7 +67,8 @@ struct router_params {
 };
 
 /* The routed experts of one rank: whole experts [first, first + gate.count), each cut to the rank's
- * columns of its intermediate width. */
+ * columns of its intermediate width.  Where experts are placed by their load, ids are slots: those that
+ * `experts` gets too. */
 struct expert_weights {
     struct matrix gate, up; /* count x [columns, d] */
     struct matrix down;     /* count x [d, columns]; units over the columns */

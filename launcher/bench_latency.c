@@ -389,7 +389,8 @@ static enum status run_all_ranks(struct latency *l, struct job *job)
     engine_close(l->engine);
     TRY(status);
     TRY(sum_shares(l, &own));
-    return failure_from_root(&job->world, job_is_root(job) ? report(l) : STATUS_OK);
+    TRY(failure_from_root(&job->world, job_is_root(job) ? report(l) : STATUS_OK));
+    return job_write_expert_load(job);
 }
 
 enum status bench_latency_run(const struct options *options, struct job *job)

@@ -387,7 +387,8 @@ static enum status run_all_ranks(struct generate *generate, struct job *job)
     status = job_is_root(job) ? complete_all(generate) : engine_work(generate->engine);
     engine_close(generate->engine); /* on rank 0 this ends the engine_work of the others */
     TRY(comm_agree(&job->world, job_is_root(job) ? STATUS_OK : status));
-    return failure_from_root(&job->world, status);
+    TRY(failure_from_root(&job->world, status));
+    return job_write_expert_load(job);
 }
 
 enum status generate_run(const struct options *options, struct job *job)

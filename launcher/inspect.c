@@ -1,6 +1,7 @@
 /* inspect.c - what a model holds, what its cache costs, and what each rank of a hypothetical world
  * would hold.  Arithmetic on config.json and the headers of the weights. */
 #include "launcher/commands.h"
+#include "launcher/inspect_experts.h"
 #include "launcher/report.h"
 #include "parallel/mesh.h"
 #include "parallel/shard_plan.h"
@@ -18,6 +19,7 @@ enum { RANKS_MAX = 1 << 16 };
 
 struct rank_share {
     struct shard_plan plan;
+    int ep_index;
     int64_t weight_bytes;
 };
 
@@ -31,6 +33,7 @@ struct inspection {
     int has_i8_weights;                 /* in the ranks' memory */
     int64_t row_f32, row_bf16, row_fp8; /* bytes of a cached row, one token and layer */
     int64_t token_bytes, expanded_token_bytes, paper_token_bytes;
+    struct inspect_experts experts;
     struct rank_share *rank;      /* [mesh.world.size] */
     char reason[STATUS_TEXT_MAX]; /* empty: supported */
 };
@@ -104,6 +107,9 @@ static enum status share_ranks(struct inspection *inspection, const struct optio
              tp, dp, pp, RANKS_MAX);
     inspection->has_i8_weights = options->weight_dtype == WEIGHT_INT8;
     TRY(mesh_build(&inspection->mesh, &spec, 0));
+    TRY(inspect_experts_open(&inspection->experts, options, &inspection->config,
+                             inspection->mesh.ep.size));
+    extent.n_experts += options->redundant_experts;
     inspection->rank = calloc((size_t)spec.world_size, sizeof *inspection->rank);
     if (inspection->rank == NULL)
         FAIL(STATUS_NO_MEMORY, "no memory for %d ranks", spec.world_size);
@@ -112,6 +118,8 @@ static enum status share_ranks(struct inspection *inspection, const struct optio
         struct rank_share *share = &inspection->rank[i];
         TRY(mesh_build(&mesh, &spec, i));
         shard_plan_build(&share->plan, &extent, &mesh);
+        share->plan.expert_maps = inspection->experts.maps;
+        share->ep_index = mesh.ep.index;
         if (!inspection->config.is_countable)
             continue;
         TRY((inspection->has_i8_weights ? weights_rank_i8_bytes : weights_rank_bytes)(
@@ -140,13 +148,18 @@ static json_t *ranks_json(const struct inspection *inspection)
     for (int i = 0; i < inspection->mesh.world.size; i++) {
         const struct rank_share *share = &inspection->rank[i];
         const struct shard_plan *plan = &share->plan;
-        json_array_append_new(
-            ranks, json_pack("{s:i, s:I, s:[I,I], s:[I,I], s:[I,I], s:[I,I]}", "rank", i,
-                             "weight_bytes", (json_int_t)share->weight_bytes, "layers",
-                             (json_int_t)plan->layers.begin, (json_int_t)plan->layers.end, "heads",
-                             (json_int_t)plan->heads.begin, (json_int_t)plan->heads.end, "experts",
-                             (json_int_t)plan->experts.begin, (json_int_t)plan->experts.end,
-                             "vocab", (json_int_t)plan->vocab.begin, (json_int_t)plan->vocab.end));
+        json_t *rank =
+            json_pack("{s:i, s:I, s:[I,I], s:[I,I], s:[I,I], s:[I,I]}", "rank", i, "weight_bytes",
+                      (json_int_t)share->weight_bytes, "layers", (json_int_t)plan->layers.begin,
+                      (json_int_t)plan->layers.end, "heads", (json_int_t)plan->heads.begin,
+                      (json_int_t)plan->heads.end, "experts", (json_int_t)plan->experts.begin,
+                      (json_int_t)plan->experts.end, "vocab", (json_int_t)plan->vocab.begin,
+                      (json_int_t)plan->vocab.end);
+        if (inspection->experts.maps != NULL)
+            json_object_set_new(rank, "expert_load",
+                                report_real(inspect_experts_rank_load(
+                                    &inspection->experts, plan->layers, share->ep_index)));
+        json_array_append_new(ranks, rank);
     }
     return ranks;
 }
@@ -194,6 +207,8 @@ static enum status print_json(const struct inspection *inspection)
     json_object_set_new(root, "dp", json_integer(inspection->mesh.dp.size));
     json_object_set_new(root, "pp", json_integer(inspection->mesh.pp.size));
     json_object_set_new(root, "ranks", ranks_json(inspection));
+    if (inspection->experts.maps != NULL)
+        json_object_set_new(root, "expert_placement", inspect_experts_json(&inspection->experts));
     json_object_set_new(root, "supported", json_boolean(inspection->reason[0] == '\0'));
     json_object_set_new(root, "reason",
                         inspection->reason[0] == '\0'
@@ -240,6 +255,8 @@ static void print_table(FILE *out, const void *context)
                 report_size(a, sizeof a, inspection->weight_bytes),
                 inspection->checkpoint != NULL ? "as stored" : "from the config, no files");
     print_cache(out, inspection);
+    if (inspection->experts.maps != NULL)
+        inspect_experts_print(out, &inspection->experts);
     fprintf(out, "\n%6s %12s %9s %13s %13s %17s\n", "rank",
             inspection->has_i8_weights ? "int8 weights" : "weights", "layers", "heads", "experts",
             "vocabulary");
@@ -267,6 +284,7 @@ enum status inspect_run(const struct options *options)
     status = options->json ? print_json(inspection) : report_printed(print_table, inspection);
 end:
     safetensors_close(inspection->checkpoint);
+    inspect_experts_close(&inspection->experts);
     free(inspection->rank);
     free(inspection);
     return status;

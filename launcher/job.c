@@ -32,6 +32,7 @@ enum status job_open(struct job *job, const struct options *options, enum status
 
 void job_close(struct job *job)
 {
+    expert_load_close(&job->expert_load);
     ledger_close();
     if (job->has_world)
         comm_close(&job->world);
@@ -82,6 +83,8 @@ static struct engine_options engine_options_of(const struct options *options,
     engine.max_num_batched_tokens = capacity->max_num_batched_tokens;
     engine.cache_pages = capacity->cache_pages;
     engine.is_dummy = options->load_format == LOAD_DUMMY;
+    engine.expert_map = options->expert_map;
+    engine.n_redundant_experts = (int)options->redundant_experts;
     return engine;
 }
 
@@ -103,7 +106,12 @@ enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job
     struct progress progress;
     struct engine_options options = engine_options_of(job->options, capacity);
     int64_t begin_ns = progress_now_ns();
+    const char *load_out = job->options->expert_load_out;
 
+    TRY(failure_from_root(&job->world, job_is_root(job) && load_out != NULL
+                                           ? expert_load_check_path(load_out)
+                                           : STATUS_OK));
+    options.expert_load = load_out != NULL ? &job->expert_load : NULL;
     /* before any large allocation, so that memory comes from the node's own part */
     TRY(job_bind(job));
     TRY(model_tokenizer_compare(&job->world, job->options->model));
@@ -119,6 +127,16 @@ enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job
         fprintf(stderr, "latentrank: %s\n", engine_placement_reason(*engine));
     *load_ns = progress_now_ns() - begin_ns;
     return status;
+}
+
+enum status job_write_expert_load(struct job *job)
+{
+    const char *path = job->options->expert_load_out;
+    if (path == NULL)
+        return STATUS_OK;
+    TRY(expert_load_sum(&job->expert_load, &job->world));
+    return failure_from_root(
+        &job->world, job_is_root(job) ? expert_load_write(&job->expert_load, path) : STATUS_OK);
 }
 
 enum status job_mesh(struct mesh *mesh, const struct job *job, const struct model_config *config)

@@ -8,13 +8,15 @@
 #include "parallel/mesh.h"
 #include "parallel/process.h"
 #include "runtime/engine.h"
+#include "runtime/expert_load.h"
 
 struct job {
     const struct options *options;
     struct process process;
     struct comm world;
     int is_started, has_world;
-    int n_threads; /* of this rank, once it is bound */
+    int n_threads;                  /* of this rank, once it is bound */
+    struct expert_load expert_load; /* with --expert-load-out */
 };
 
 /* What a command wants to run at once. */
@@ -45,6 +47,9 @@ enum status job_bind(struct job *job);
  * with engine_close. */
 enum status job_open_engine(struct engine **engine, int64_t *load_ns, struct job *job,
                             const struct job_capacity *capacity);
+
+/* Once the engine is closed: rank 0 writes what --expert-load-out asks for.  Collective. */
+enum status job_write_expert_load(struct job *job);
 
 /* tp and ep as the engine has them. */
 enum status job_mesh(struct mesh *mesh, const struct job *job, const struct model_config *config);

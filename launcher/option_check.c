@@ -54,6 +54,11 @@ enum status options_check(const struct options *options)
         FAIL(STATUS_USAGE, "make-model needs --model-config");
     if (command == COMMAND_MAKE_MODEL && options->out == NULL)
         FAIL(STATUS_USAGE, "make-model needs --out");
+    if (options->redundant_experts > 0 && options->expert_map == NULL)
+        FAIL(STATUS_USAGE,
+             "--redundant-experts %lld: which experts have copies follows from their loads; give "
+             "--expert-map too",
+             (long long)options->redundant_experts);
     if (command == COMMAND_GENERATE)
         return check_generate(options);
     if (command == COMMAND_BENCH_LATENCY)

@@ -96,6 +96,8 @@ struct options {
     int64_t tp, ep; /* 0: not given */
     int64_t dp, pp;
     int all2all_backend;
+    char *expert_map, *expert_load_out; /* NULL: not given */
+    int64_t redundant_experts;
     int weight_dtype, activation_dtype, kv_cache_dtype, kv_placement, mla_mode, load_format;
     int deterministic;
     int numa_bind, backend, comm;

@@ -6,6 +6,7 @@
 #ifndef PARALLEL_SHARD_PLAN_H
 #define PARALLEL_SHARD_PLAN_H
 
+#include "parallel/expert_map.h"
 #include "parallel/mesh.h"
 #include <stdint.h>
 
@@ -15,7 +16,8 @@ struct span {
 
 /* What of a model can be cut. */
 struct model_extent {
-    int64_t n_heads, vocab_size, n_experts;
+    int64_t n_heads, vocab_size;
+    int64_t n_experts;                                     /* with expert maps: their slots */
     int64_t dense_columns, shared_columns, expert_columns; /* FFN widths; 0 when absent */
     int64_t n_layers;
 };
@@ -23,10 +25,11 @@ struct model_extent {
 struct shard_plan {
     struct span heads, vocab;                  /* over tp  */
     struct span dense_columns, shared_columns; /* over tp  */
-    struct span experts;                       /* over ep  */
+    struct span experts;                       /* over ep; slots of the maps where there are some */
     struct span expert_columns;                /* over etp */
     struct span layers;                        /* over pp  */
     int has_embedding, has_head;               /* the first stage, and the last one */
+    const struct expert_map *expert_maps; /* [n_layers]; NULL: expert e is in slot e.  Not owned */
 };
 
 static inline int64_t span_size(struct span span)

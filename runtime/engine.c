@@ -29,6 +29,7 @@ static void engine_free(struct engine *e)
     }
     free(e->flight);
     free(e->length);
+    engine_close_experts(e);
     replica_plan_close(&e->replica);
     step_message_close(&e->message);
     batch_close(&e->batch);
@@ -175,10 +176,12 @@ static enum status open_layout(struct engine *e)
                                    .pp_size = e->options.pp,
                                    .n_experts = e->config.router.n_experts,
                                    .n_layers = e->config.n_layers};
-    const struct model_extent extent = weights_extent(&e->config);
+    struct model_extent extent = weights_extent(&e->config);
     TRY(mesh_build(&e->mesh, &spec, e->process.rank));
     TRY(check_layout_bits(e));
+    TRY(engine_place_experts(e, &extent));
     shard_plan_build(&e->plan, &extent, &e->mesh);
+    e->plan.expert_maps = e->expert_maps;
     e->vocab_counts = calloc((size_t)e->mesh.tp.size, sizeof *e->vocab_counts);
     e->gather_counts = calloc((size_t)e->mesh.stage.size, sizeof *e->gather_counts);
     e->sent_counts = calloc((size_t)e->mesh.stage.size, sizeof *e->sent_counts);
@@ -351,6 +354,7 @@ static enum status open_phases(struct engine *e)
     TRY(comm_agree(&e->world, open_threads(e)));
     TRY(comm_agree(&e->world, open_config(e)));
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
+    TRY(engine_read_expert_load(e));
     TRY(comm_agree(&e->world, open_layout(e)));
     TRY(open_orders(e));
     TRY(comm_agree(&e->world, open_letters(e)));

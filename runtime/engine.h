@@ -37,6 +37,8 @@ enum deterministic {
     DETERMINISTIC_LAYOUT /* also for every number of ranks and placement that is not refused */
 };
 
+struct expert_load;
+
 struct engine_options {
     const char *model; /* directory of the checkpoint */
     enum backend_kind backend;
@@ -56,6 +58,11 @@ struct engine_options {
     int max_num_batched_tokens; /* tokens in a step, of all replicas together */
     int64_t cache_pages;        /* for all sequences together; 0: max_model_len rows for each */
     int is_dummy;               /* random weights instead of the file's (--load-format dummy) */
+    const char *expert_map;  /* file of expert loads to place experts by; NULL: in order of ids */
+    int n_redundant_experts; /* then: slots of a layer that hold second copies */
+    /* Opened by engine_open, then this rank's part of what is chosen is counted here (expert_load.h).  The caller
+     * ends it, after a failure too; NULL: not counted. */
+    struct expert_load *expert_load;
     /* Called while loading with bytes done and in total, on every rank; may be NULL. */
     void (*on_progress)(void *context, int64_t done, int64_t total);
     void *progress_context;

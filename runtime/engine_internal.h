@@ -4,6 +4,7 @@
 #define RUNTIME_ENGINE_INTERNAL_H
 
 #include "runtime/engine.h"
+#include "runtime/expert_load.h"
 #include "runtime/rank_comms.h"
 #include "runtime/safetensors.h"
 #include "runtime/step.h"
@@ -30,9 +31,11 @@ struct engine {
     struct group node_cache; /* members of tp on this node */
     char placement_reason[512];
     struct shard_plan plan;
-    struct comm world;       /* of host tensors */
-    struct mailbox *letters; /* logits, to rank 0 */
-    struct comm orders;      /* of all ranks too, for steps; ops NULL: world serves */
+    struct expert_load placed_by;   /* of --expert-map */
+    struct expert_map *expert_maps; /* [n_layers]; NULL: expert e is in slot e */
+    struct comm world;              /* of host tensors */
+    struct mailbox *letters;        /* logits, to rank 0 */
+    struct comm orders;             /* of all ranks too, for steps; ops NULL: world serves */
     struct rank_comms comms;
     struct safetensors *checkpoint; /* while loading */
     struct backend backend;
@@ -72,6 +75,13 @@ enum status engine_open_memory(struct engine *engine);
 
 /* Whether routed and shared experts are summed over ranks apart, as one rank sums them. */
 int engine_splits_moe(const struct engine *engine);
+
+/* Reads --expert-map, and makes room for the counts of --expert-load-out.  Collective. */
+enum status engine_read_expert_load(struct engine *engine);
+
+/* Places experts over the ranks of ep, once they are known; extent->n_experts becomes the number of slots. */
+enum status engine_place_experts(struct engine *engine, struct model_extent *extent);
+void engine_close_experts(struct engine *engine);
 
 /* Whether tokens are sent to their experts. */
 int engine_dispatches(const struct engine *engine);

@@ -46,6 +46,7 @@ static struct step step_of(struct engine *e, const struct step_plan *all)
         .may_be_kept = e->mesh.dp.size == 1 && rank_comms_are_stream_ordered(&e->comms),
         .checks = e->checks,
         .trace = e->trace,
+        .expert_load = e->mesh.tp.index == 0 ? e->options.expert_load : NULL,
         .vocab_counts = e->vocab_counts,
         .gather_counts = e->gather_counts,
         .sent_counts = e->sent_counts,

@@ -111,6 +111,7 @@ enum status moe_forward(struct step *s, int layer, struct tensor *u, const struc
 
     trace_add(TRACE_MOE_LAYERS, 1);
     TRY(route(s, layer, &chosen, &weight, h));
+    step_place_experts(s, layer, &chosen);
     if (s->own->n_replicas == 1)
         TRY(sum_here(s, layer, u, h, &chosen, &weight));
     else

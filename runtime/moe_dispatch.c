@@ -18,14 +18,15 @@
 struct exchange {
     struct step *s;
     struct span mine;           /* rows of this rank among those of its replica */
+    int n_experts;              /* of all ranks, or their slots */
     int64_t n_sent, n_received; /* rows */
 };
 
 /* Whether rank `member` of the stage has one of the chosen experts. */
-static int is_wanted(const struct step *s, const int32_t *chosen, int64_t n_chosen, int member)
+static int is_wanted(const struct exchange *x, const int32_t *chosen, int64_t n_chosen, int member)
 {
-    int etp = s->stage->group.size / s->ep->size;
-    struct span experts = span_part(s->model->router.n_experts, s->ep->size, member / etp);
+    int etp = x->s->stage->group.size / x->s->ep->size;
+    struct span experts = span_part(x->n_experts, x->s->ep->size, member / etp);
     for (int64_t k = 0; k < n_chosen; k++)
         if (experts.begin <= chosen[k] && chosen[k] < experts.end)
             return 1;
@@ -46,7 +47,7 @@ static void pack(struct exchange *x, const struct tensor *h, const struct tensor
             int32_t *pair = (int32_t *)work->sent_pair.data + x->n_sent * 2 * n_chosen;
             int32_t *place = &work->place[member * n_own + i];
             *place = -1;
-            if (!is_wanted(x->s, ids, n_chosen, member))
+            if (!is_wanted(x, ids, n_chosen, member))
                 continue;
             assert(x->n_sent < work->capacity);
             *place = (int32_t)x->n_sent;
@@ -132,8 +133,10 @@ static void add_parts(const struct exchange *x, struct tensor *routed)
 enum status moe_dispatch(struct step *s, int layer, struct tensor *routed, const struct tensor *h,
                          const struct tensor *chosen, const struct tensor *weight)
 {
-    struct exchange x = {
-        .s = s, .mine = span_part(s->batch->n_tokens, s->tp->group.size, s->tp->group.index)};
+    struct exchange x = {.s = s,
+                         .mine =
+                             span_part(s->batch->n_tokens, s->tp->group.size, s->tp->group.index),
+                         .n_experts = s->weights->layer[layer].experts.n_experts};
     assert(s->device->is_host);
     pack(&x, h, chosen, weight);
     TRY(exchange_counts(&x));

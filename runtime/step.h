@@ -105,7 +105,8 @@ struct step {
     int may_be_kept; /* no operation waits on the host, none has another shape next time */
     int checks;      /* step_check compares */
     FILE *trace;     /* and writes here; NULL: not */
-    const int64_t *vocab_counts; /* [tp->group.size] vocabulary rows of each member */
+    struct expert_load *expert_load; /* where chosen experts are counted; NULL: not here */
+    const int64_t *vocab_counts;     /* [tp->group.size] vocabulary rows of each member */
     int64_t *gather_counts, *sent_counts, *received_counts; /* [dp x tp] scratch */
     struct workspace *work;                                 /* capacity */
 };
@@ -186,6 +187,11 @@ enum status moe_dispatch(struct step *s, int layer, struct tensor *routed, const
 
 /* rows[T, d]: each member of tp has its span of the rows, and gets the others. */
 enum status step_join_rows(struct step *s, struct tensor *rows);
+
+/* Counts chosen[T, K] where that is asked for; ids of experts become those of their slots where experts are placed
+ * by load.  Which copy serves a token follows from its id and position, so that it is the same on all ranks and
+ * whatever else is in the step. */
+void step_place_experts(struct step *s, int layer, struct tensor *chosen);
 
 /* Counts the experts of this rank that chosen[*, K] names, for what a decode step must read. */
 void step_count_experts(const struct step *s, const struct tensor *chosen,

@@ -52,7 +52,7 @@ struct reader_thread {
 static struct matrix *target_matrix(struct loader *l, const struct weight_item *item, int *index)
 {
     struct layer_weights *layer = item->layer < 0 ? NULL : &l->weights->layer[item->layer];
-    *index = item->expert < 0 ? 0 : item->expert - (int)l->plan->experts.begin;
+    *index = item->expert < 0 ? 0 : item->slot - (int)l->plan->experts.begin;
     switch (item->field) {
     case WEIGHT_HEAD:
         return &l->weights->head;
@@ -219,16 +219,17 @@ static enum status lay_out_item(void *context, const struct weight_item *item)
     struct matrix *matrix = target_matrix(l, item, &index);
     struct tensor *vector = target_vector(l, item);
 
-    if (item->expert > 0 || /* expert 0 stands for all: they are one matrix */
+    if (item->slot > 0 || /* slot 0 stands for all: they are one matrix */
         !weight_is_held(l->config, l->plan, item))
         return STATUS_OK;
     TRY(weights_find(l->config, l->checkpoint, item, &source));
     weight_cut(l->config, l->plan, item, &rows, &columns);
     int64_t dim[] = {span_size(rows), span_size(columns)};
-    if (item->expert == 0) {
+    if (item->slot == 0) {
         struct expert_weights *experts = &l->weights->layer[item->layer].experts;
+        const struct expert_map *maps = l->plan->expert_maps;
         experts->first = (int)l->plan->experts.begin;
-        experts->n_experts = l->config->router.n_experts;
+        experts->n_experts = maps != NULL ? maps[item->layer].n_slots : l->config->router.n_experts;
         count = (int)span_size(l->plan->experts);
     }
     if (vector != NULL)
@@ -515,7 +516,7 @@ static void load_share(struct reader_thread *own)
 {
     struct loader *l = own->loader;
     take_piece(own);
-    own->status = weights_each(l->config, load_item, own);
+    own->status = weights_each_slot(l->config, l->plan->expert_maps, load_item, own);
     if (own->status == STATUS_OK)
         return;
     memcpy(own->text, status_text(), strlen(status_text()) + 1);
@@ -581,15 +582,14 @@ static enum status check_expert_types(void *context, const struct weight_item *i
     if (all->dtype == DTYPE_I8 && resident_dtype(l, item, &source) == DTYPE_I8)
         return STATUS_OK; /* rounded from whatever is stored */
     if (source.dtype != all->dtype || (source.scale != NULL && scales != all->scales.dtype))
-        FAIL(
-            STATUS_UNSUPPORTED,
-            "%s: tensor %s is stored as %s%s%s, that of expert 0 as %s%s%s; the experts of a layer "
-            "must have one type",
-            safetensors_path(l->checkpoint, source.value), source.value->name,
-            dtype_name(source.dtype), source.scale != NULL ? " with scales in " : "",
-            source.scale != NULL ? dtype_name(scales) : "", dtype_name(all->dtype),
-            matrix_is_quantized(all) ? " with scales in " : "",
-            matrix_is_quantized(all) ? dtype_name(all->scales.dtype) : "");
+        FAIL(STATUS_UNSUPPORTED,
+             "%s: tensor %s is stored as %s%s%s, the first one as %s%s%s; the experts of a layer "
+             "must have one type",
+             safetensors_path(l->checkpoint, source.value), source.value->name,
+             dtype_name(source.dtype), source.scale != NULL ? " with scales in " : "",
+             source.scale != NULL ? dtype_name(scales) : "", dtype_name(all->dtype),
+             matrix_is_quantized(all) ? " with scales in " : "",
+             matrix_is_quantized(all) ? dtype_name(all->scales.dtype) : "");
     return STATUS_OK;
 }
 
@@ -610,8 +610,8 @@ enum status weights_lay_out(struct weights *weights, const struct model_config *
         FAIL(STATUS_NO_MEMORY, "no memory for a table of %d layers", config->n_layers);
     for (int i = 0; i < config->n_layers; i++)
         weights->layer[i].is_moe = config->is_moe[i];
-    TRY(weights_each(config, lay_out_item, &l));
-    TRY(weights_each(config, check_expert_types, &l));
+    TRY(weights_each_slot(config, plan->expert_maps, lay_out_item, &l));
+    TRY(weights_each_slot(config, plan->expert_maps, check_expert_types, &l));
     weights->bytes_resident = (int64_t)measure.used;
     return STATUS_OK;
 }
@@ -642,7 +642,7 @@ enum status weights_load(struct weights *weights, struct arena *arena,
         TRY_GOTO(status, end, weight_reader_open(&l.thread[i].reader, config, checkpoint));
     TRY_GOTO(status, end, weights_rank_bytes(config, checkpoint, plan, &l.total));
     TRY_GOTO(status, end, arena_open(arena, device, "weights", (size_t)weights->bytes_resident));
-    TRY_GOTO(status, end, weights_each(config, lay_out_item, &l));
+    TRY_GOTO(status, end, weights_each_slot(config, plan->expert_maps, lay_out_item, &l));
     TRY_GOTO(status, end, load_all(&l));
 end:
     for (int i = 0; i < l.n_threads + l.n_helpers; i++)

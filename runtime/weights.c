@@ -205,12 +205,13 @@ static int is_in_layer(const struct model_config *c, enum scope scope, int layer
 }
 
 static enum status visit_row(const struct model_config *c, const struct row *row, int layer,
-                             int expert, weight_visitor visit, void *context)
+                             int expert, int slot, weight_visitor visit, void *context)
 {
     struct weight_item item = {.field = row->field,
                                .split = row->split,
                                .layer = layer,
                                .expert = expert,
+                               .slot = slot,
                                .ndim = row->columns == X_NONE ? 1 : 2,
                                .dim = {extent_of(c, row->rows), extent_of(c, row->columns)},
                                .is_f32 = row->field == WEIGHT_ROUTER_BIAS};
@@ -225,33 +226,41 @@ static enum status visit_row(const struct model_config *c, const struct row *row
     return visit(context, &item);
 }
 
-static enum status visit_layer(const struct model_config *c, int layer, weight_visitor visit,
-                               void *context)
+static enum status visit_layer(const struct model_config *c, const struct expert_map *map,
+                               int layer, weight_visitor visit, void *context)
 {
     for (int i = 0; i < TABLE_ROWS; i++) {
         const struct row *row = &table[i];
         if (row->scope == EACH_EXPERT || !is_in_layer(c, row->scope, layer) ||
             !holds(c, row->condition))
             continue;
-        TRY(visit_row(c, row, layer, -1, visit, context));
+        TRY(visit_row(c, row, layer, -1, -1, visit, context));
     }
-    for (int e = 0; c->is_moe[layer] && e < c->router.n_experts; e++)
+    int n_slots = map != NULL ? map->n_slots : c->router.n_experts;
+    for (int s = 0; c->is_moe[layer] && s < n_slots; s++)
         for (int i = 0; i < TABLE_ROWS; i++)
             if (table[i].scope == EACH_EXPERT)
-                TRY(visit_row(c, &table[i], layer, e, visit, context));
+                TRY(visit_row(c, &table[i], layer, map != NULL ? map->expert[s] : s, s, visit,
+                              context));
     return STATUS_OK;
 }
 
 enum status weights_each(const struct model_config *config, weight_visitor visit, void *context)
 {
+    return weights_each_slot(config, NULL, visit, context);
+}
+
+enum status weights_each_slot(const struct model_config *config, const struct expert_map *maps,
+                              weight_visitor visit, void *context)
+{
     int i = 0;
     for (; table[i].scope == ONCE; i++)
-        TRY(visit_row(config, &table[i], -1, -1, visit, context));
+        TRY(visit_row(config, &table[i], -1, -1, -1, visit, context));
     for (int layer = 0; layer < config->n_layers; layer++)
-        TRY(visit_layer(config, layer, visit, context));
+        TRY(visit_layer(config, maps != NULL ? &maps[layer] : NULL, layer, visit, context));
     for (; i < TABLE_ROWS; i++)
         if (table[i].scope == ONCE && holds(config, table[i].condition))
-            TRY(visit_row(config, &table[i], -1, -1, visit, context));
+            TRY(visit_row(config, &table[i], -1, -1, -1, visit, context));
     return STATUS_OK;
 }
 
@@ -320,8 +329,8 @@ int weight_is_held(const struct model_config *config, const struct shard_plan *p
 void weight_slice(const struct model_config *config, const struct shard_plan *plan,
                   const struct weight_item *item, struct span *rows, struct span *columns)
 {
-    int is_elsewhere = item->expert >= 0 &&
-                       (item->expert < plan->experts.begin || item->expert >= plan->experts.end);
+    int is_elsewhere =
+        item->expert >= 0 && (item->slot < plan->experts.begin || item->slot >= plan->experts.end);
     weight_cut(config, plan, item, rows, columns);
     if (is_elsewhere || !weight_is_held(config, plan, item) || span_size(*rows) == 0 ||
         span_size(*columns) == 0)
@@ -354,7 +363,7 @@ enum status weights_rank_bytes(const struct model_config *config,
                                int64_t *bytes)
 {
     struct byte_count count = {config, checkpoint, plan, 0, 0};
-    TRY(weights_each(config, count_bytes, &count));
+    TRY(weights_each_slot(config, plan->expert_maps, count_bytes, &count));
     *bytes = count.bytes;
     return STATUS_OK;
 }
@@ -364,7 +373,7 @@ enum status weights_rank_i8_bytes(const struct model_config *config,
                                   const struct shard_plan *plan, int64_t *bytes)
 {
     struct byte_count count = {config, checkpoint, plan, 1, 0};
-    TRY(weights_each(config, count_bytes, &count));
+    TRY(weights_each_slot(config, plan->expert_maps, count_bytes, &count));
     *bytes = count.bytes;
     return STATUS_OK;
 }

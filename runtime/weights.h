@@ -70,6 +70,7 @@ struct weight_item {
     enum weight_split split;
     int layer;  /* -1: of no layer */
     int expert; /* -1: of no expert */
+    int slot;   /* where it stands among the experts of the layer (parallel/expert_map.h), or -1 */
     int ndim;   /* 1 or 2 */
     int64_t dim[2];
     int is_f32; /* stored as f32 by make-model whatever its --dtype */
@@ -107,6 +108,11 @@ int64_t weight_source_bytes(const struct weight_source *source, const struct spa
 typedef enum status (*weight_visitor)(void *context, const struct weight_item *item);
 enum status weights_each(const struct model_config *config, weight_visitor visit, void *context);
 
+/* The same with the experts of each layer in the order of their slots, an expert once for each of its copies;
+ * maps[n_layers], or NULL: weights_each. */
+enum status weights_each_slot(const struct model_config *config, const struct expert_map *maps,
+                              weight_visitor visit, void *context);
+
 /* The rows and columns of a tensor that a rank of this plan holds of it, were it to hold that expert;
  * one of the two may be empty. */
 void weight_cut(const struct model_config *config, const struct shard_plan *plan,
@@ -116,11 +122,12 @@ void weight_cut(const struct model_config *config, const struct shard_plan *plan
 int weight_is_held(const struct model_config *config, const struct shard_plan *plan,
                    const struct weight_item *item);
 
-/* The rows and columns of a tensor that a rank of this plan reads; both empty when it reads nothing. */
+/* The rows and columns of a tensor that a rank of this plan reads; both empty when it reads nothing.  With
+ * expert maps an item of weights_each_slot is asked for. */
 void weight_slice(const struct model_config *config, const struct shard_plan *plan,
                   const struct weight_item *item, struct span *rows, struct span *columns);
 
-/* What a plan cuts, for shard_plan_build. */
+/* What a plan cuts, for shard_plan_build; without expert maps. */
 struct model_extent weights_extent(const struct model_config *config);
 
 /* Bytes of the tensors, as stored, that a rank of this plan reads.  With `checkpoint` NULL those that

@@ -46,7 +46,9 @@ def test_without_the_library():
 def test_refusals():
     for arguments, text in ((["--mla-mode", "expand"], "--mla-mode expand"),
                             (["--weight-dtype", "int8"], "--weight-dtype int8"),
-                            (["--all2all-backend", "alltoall"], "--all2all-backend alltoall")):
+                            (["--all2all-backend", "alltoall"], "--all2all-backend alltoall"),
+                            (["--expert-load-out", check.path("load.json")], "cuda with --expert-load-out"),
+                            (["--expert-map", check.path("load.json")], "cuda with --expert-map")):
         check.expect_error([*BASE, "--backend", "cuda", *arguments], 1, text, variables=DEVICE)
     check.expect_error([*BASE, "--backend", "cuda", "--kv-placement", "auto"], 1,
                        "--backend cuda with --kv-placement auto", ranks=2, variables=DEVICE)

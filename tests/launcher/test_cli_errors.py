@@ -44,8 +44,7 @@ USAGE = [
     (["generate", "--modle", MODEL], 2, "did you mean --model?"),
     (["generate", "--prompt", "x"], 2, "needs --model"),
     (GENERATE, 2, "needs a prompt"),
-    (IDS + ["--kv-placement", "node"], 2, "not in this version"),
-    (IDS + ["--kv-placement", "auto"], 2, "not in this version"),
+    (IDS + ["--kv-placement", "nowhere"], 2, "expected replicated, node, sharded or auto"),
     (IDS + ["--kv-placement", "shard"], 2, "replicated or sharded"),
     (IDS + ["--kv-cache-dtype", "fp8"], 2, "fp8_ds_mla"),
     (IDS + ["--weight-dtype", "fp8"], 2, "--weight-dtype: found 'fp8', expected auto or int8"),
@@ -121,7 +120,7 @@ for arguments, code, text in USAGE[:7] + COMMAND + LOCAL[:2]:
 check.expect_error(IDS, 2, "did you mean LATENTRANK_MAX_TOKENS?",
                    variables={"LATENTRANK_MAX_TOKEN": "3"})
 check.expect_error(IDS, 2, "LATENTRANK_TP: found", variables={"LATENTRANK_TP": "x"}, ranks=2)
-check.expect_error(IDS, 2, "not in this version", variables={"LATENTRANK_DP": "2"})
+check.expect_error(IDS, 2, "not in this version", variables={"LATENTRANK_BLOCK_SIZE": "2"})
 
 # ranks that were told different things: the line names the rank
 parts = IDS + ["--seed", "1", ":", "-n", "1", check.program] + IDS + ["--seed", "2"]

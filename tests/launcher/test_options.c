@@ -291,6 +291,8 @@ static void commands_demand_what_they_need(void **state)
     expect_failure("latentrank generate --model m", "", "needs a prompt");
     expect_failure("latentrank generate --model m --prompt x --logprobs 2", "", "--json");
     expect_failure("latentrank generate --model m --prompt x --stop=", "", "empty text");
+    expect_failure("latentrank generate --model m --prompt x --redundant-experts 2", "",
+                   "give --expert-map too");
     expect_failure("latentrank eval --model m", "", "needs --text-file");
     expect_failure("latentrank bench", "", "latency, kernels, load or comm");
     expect_failure("latentrank bench --model m", "", "latency, kernels, load or comm");
@@ -305,7 +307,8 @@ static void commands_demand_what_they_need(void **state)
                    "--min-bytes 64 is more than --max-bytes 32");
     expect_failure("latentrank bench comm --op gemm", "", "all_gather");
     expect_failure("latentrank bench comm --model m", "", "does not take --model");
-    expect_failure("latentrank generate --model m --prompt x --comm tcp", "", "auto, mpi, shm or nccl");
+    expect_failure("latentrank generate --model m --prompt x --comm tcp", "",
+                   "auto, mpi, shm or nccl");
     expect_failure("latentrank bench kernels --model m", "", "does not take --model");
     expect_failure("latentrank bench kernels --dtype u8", "", "f8_e4m3, i8 or i4");
     expect_failure("latentrank bench kernels --op mla", "", "latent_attention");

@@ -3,7 +3,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -93,6 +95,55 @@ static void every_weight_is_held_exactly_once_in_every_layout(void **state)
     }
 }
 
+/* 6 experts in 9 slots: each slot is on one rank of ep, cut over etp, and has its expert's name. */
+static enum status check_slot(void *context, const struct weight_item *item)
+{
+    const struct coverage *c = context;
+    char name[64];
+    if (item->expert >= 0) {
+        assert_int_equal(item->expert, c->plan->expert_maps[item->layer].expert[item->slot]);
+        snprintf(name, sizeof name, "mlp.experts.%d.", item->expert);
+        assert_non_null(strstr(item->name, name));
+    }
+    return count_holders(context, item);
+}
+
+static void every_slot_is_held_exactly_once(void **state)
+{
+    static const int layout[][2] = {{1, 1}, {2, 2}, {4, 2}, {4, 4}, {9, 3}, {11, 11}};
+    const int64_t load[] = {1, 50, 3, 40, 5, 6};
+    struct model_config config = small_config();
+    (void)state;
+    for (size_t i = 0; i < sizeof layout / sizeof layout[0]; i++) {
+        int ranks = layout[i][0], ep = layout[i][1];
+        const struct expert_map_spec places = {.n_experts = 6, .n_redundant = 3, .n_ranks = ep};
+        struct expert_map maps[2] = {{0}};
+        struct shard_plan plan[MAX_RANKS];
+        struct model_extent extent = weights_extent(&config);
+        int64_t with, without, bytes = 0;
+        assert_int_equal(expert_map_open(&maps[1], &places, load), STATUS_OK);
+        extent.n_experts = 9;
+        for (int r = 0; r < ranks; r++) {
+            struct mesh_spec spec = {.world_size = ranks, .ep_size = ep};
+            struct mesh mesh;
+            assert_int_equal(mesh_build(&mesh, &spec, r), STATUS_OK);
+            shard_plan_build(&plan[r], &extent, &mesh);
+            plan[r].expert_maps = maps;
+            struct shard_plan others = plan[r];
+            others.experts = (struct span){0, 0};
+            assert_int_equal(weights_rank_bytes(&config, NULL, &plan[r], &with), STATUS_OK);
+            assert_int_equal(weights_rank_bytes(&config, NULL, &others, &without), STATUS_OK);
+            bytes += with - without;
+        }
+        /* gate, up and down of 9 slots, bf16 */
+        assert_int_equal(bytes, 9 * 3 * config.expert_columns * config.d * 2);
+        struct coverage coverage = {&config, plan, ranks, 0};
+        assert_int_equal(weights_each_slot(&config, maps, check_slot, &coverage), STATUS_OK);
+        assert_int_equal(coverage.n_tensors, 3 + 15 + 12 + 2 + 3 + 27);
+        expert_map_close(&maps[1]);
+    }
+}
+
 /* Two stages: each element is on one of them, split as by one of its size. */
 static void stages_share_the_layers(void **state)
 {
@@ -142,6 +193,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_weight_is_held_exactly_once_in_every_layout),
+        cmocka_unit_test(every_slot_is_held_exactly_once),
         cmocka_unit_test(stages_share_the_layers),
         cmocka_unit_test(bytes_of_the_ranks_add_up_to_the_model),
     };
