@@ -45,7 +45,7 @@ USAGE = [
     (["generate", "--prompt", "x"], 2, "needs --model"),
     (GENERATE, 2, "needs a prompt"),
     (IDS + ["--kv-placement", "nowhere"], 2, "expected replicated, node, sharded or auto"),
-    (IDS + ["--kv-placement", "shard"], 2, "replicated or sharded"),
+    (IDS + ["--kv-placement", "shard"], 2, "replicated, node, sharded or auto"),
     (IDS + ["--kv-cache-dtype", "fp8"], 2, "fp8_ds_mla"),
     (IDS + ["--weight-dtype", "fp8"], 2, "--weight-dtype: found 'fp8', expected auto or int8"),
     (["tokenize", "--model", MODEL, "--weight-dtype", "int8"], 2, "does not take --weight-dtype"),
