@@ -799,6 +799,7 @@ static void replicas_are_filled_by_the_tokens_they_keep(void **state)
     }
     engine.n_prompt = 1;
     memset(kept, 0, sizeof kept);
+    n_ended = 0;
     assert_int_equal(generation_run_all(&engine, tokenizer, request, 3, keep, kept), STATUS_OK);
     /* 4 of the 7 and all of the 1; sequences 0 and 1, then 3, which is of the replica of 1 */
     assert_int_equal(engine.n_tokens[0], 5);
