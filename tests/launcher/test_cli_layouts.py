@@ -42,7 +42,7 @@ LAYOUTS = [
 def test_tokens():
     """A V3 graph with more heads and experts than ranks."""
     alone = ids(check.run_json(*base(MODEL)))
-    for ranks, layout in LAYOUTS[::2] if IS_SANITIZED else LAYOUTS:
+    for ranks, layout in LAYOUTS[3::5] if IS_SANITIZED else LAYOUTS:
         value = check.run_json(*base(MODEL), *layout.split(), ranks=ranks)
         check.expect(ids(value) == alone, f"{layout} on {ranks} ranks: the tokens of one rank")
         for key in ("dp", "pp"):
@@ -58,8 +58,6 @@ def test_models():
         model = os.path.join(GOLDEN, name)
         alone = ids(check.run_json(*base(model)))
         for ranks, layout in ((4, "--dp 2"), (8, "--dp 8 --all2all-backend alltoall"), (4, "--pp 2")):
-            if IS_SANITIZED and ranks == 8:
-                continue
             value = check.run_json(*base(model), *layout.split(), ranks=ranks)
             check.expect(ids(value) == alone, f"{name}, {layout} on {ranks} ranks")
 
@@ -129,8 +127,9 @@ def test_refusals():
 
 
 test_tokens()
-test_models()
-test_choices()
+if not IS_SANITIZED:
+    test_models()
+    test_choices()
 test_more_sequences_than_a_place()
 test_memory_of_a_rank()
 test_inspect()

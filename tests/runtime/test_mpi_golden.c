@@ -111,8 +111,11 @@ static enum status run_replicas(const struct process *process, const char *folde
         {.mode = MLA_ABSORB, .pp = 2},
         {.mode = MLA_EXPAND, .pp = 2, .dp = ranks / 2},
     };
-    TRY(run_case(process, folder, name, &layouts[0], 50, kept));
     TRY(run_case(process, folder, name, &layouts[1], 50, kept));
+#ifdef __SANITIZE_ADDRESS__ /* several times as long */
+    return ranks % 2 == 0 ? run_case(process, folder, name, &layouts[6], 50, kept) : STATUS_OK;
+#endif
+    TRY(run_case(process, folder, name, &layouts[0], 50, kept));
     TRY(run_case(process, folder, name, &layouts[2], 1, kept));
     if (ranks % 2 != 0)
         return STATUS_OK;
