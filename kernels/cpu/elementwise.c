@@ -45,8 +45,7 @@ enum status ISA(copy)(struct tensor *y, const struct tensor *x, struct stream *s
            x->dim[2] == y->dim[2]);
     for (int64_t a = 0; a < y->dim[0]; a++)
         for (int64_t b = 0; b < y->dim[1] && y->dim[2] > 0; b++)
-            memcpy(tensor_f32_2(y, a, b), tensor_f32_2(x, a, b),
-                   (size_t)y->dim[2] * sizeof(float));
+            memcpy(tensor_f32_2(y, a, b), tensor_f32_2(x, a, b), (size_t)y->dim[2] * sizeof(float));
     return STATUS_OK;
 }
 
