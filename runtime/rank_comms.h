@@ -22,6 +22,12 @@ struct rank_comms {
     struct comm device[N_AXES]; /* ops NULL: the host's serves */
 };
 
+/* Of link[i] of the mesh. */
+static inline enum comm_axis axis_of_link(int i)
+{
+    return i == 0 ? AXIS_LINK_EVEN : AXIS_LINK_ODD;
+}
+
 /* But for AXIS_CACHE.  Collective over the world.  Owner: caller; end with rank_comms_close.
  * Errors: STATUS_COMM. */
 enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh);
