@@ -16,7 +16,6 @@ BAD_JSONL = check.path("bad.jsonl", '{"ids": [1, 2]}\n\n{"promt": "x"}\n')
 LONG_JSONL = check.path("long.jsonl", '{"ids": [1]}\n{"ids": [1, 4096]}\n')
 TYPED_JSONL = check.path("typed.jsonl", '{"ids": [1, "2"]}\n')
 BROKEN_JSONL = check.path("broken.jsonl", '{"ids": [1}\n')
-TWO_JSONL = check.path("two.jsonl", '{"ids": [1]}\n{"ids": [2]}\n')
 NO_JSONL = check.path("no.jsonl", "\n")
 RUN_JSON = check.path("run.json", '{"temprature": 1}')
 NOT_JSON = check.path("not.json", "{")
@@ -78,7 +77,6 @@ COMMAND = [
     (GENERATE + ["--prompt-file", TYPED_JSONL], 1, "typed.jsonl: line 1"),
     (GENERATE + ["--prompt-file", BROKEN_JSONL], 1, "broken.jsonl: line 1"),
     (GENERATE + ["--prompt-file", NO_JSONL], 1, "no prompts"),
-    (GENERATE + ["--prompt-file", TWO_JSONL, "--dump-logits", check.path("d")], 2, "one prompt"),
     (IDS + ["--dump-logits", check.path("no/d")], 1, "--dump-logits"),
     (IDS + ["--logprobs", "5000", "--json"], 2, "--logprobs 5000"),
     (["bench", "latency", "--model", MODEL, "--output-len", "512"], 2, "make 544 tokens"),
