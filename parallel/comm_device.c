@@ -4,7 +4,9 @@
 #include "kernels/core/log.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 /* A node as NCCL tells them apart: NCCL_HOSTID, else its name and the system's start (ncclOsGetHostHash). */
 static void name_node(char *name, size_t size)
@@ -24,13 +26,6 @@ static void name_node(char *name, size_t size)
         snprintf(name, size, "%s %s", host, boot);
 }
 
-static uint64_t hash_text(uint64_t hash, const char *text) /* FNV-1a */
-{
-    for (; *text != '\0'; text++)
-        hash = (hash ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-    return hash;
-}
-
 /* Fails on members that have the device of a lower one.  Collective over `host`. */
 static enum status check_own_device(struct comm *host, const struct device_comm_ops *library)
 {
@@ -39,7 +34,7 @@ static enum status check_own_device(struct comm *host, const struct device_comm_
     int other = -1;
     TRY(comm_agree(host, library->identify(name)));
     name_node(node, sizeof node);
-    const uint64_t own = hash_text(hash_text(UINT64_C(0xcbf29ce484222325), node), name);
+    const uint64_t own = XXH3_64bits_withSeed(name, strlen(name), XXH3_64bits(node, strlen(node)));
     for (int i = 0; i < group->size; i++) {
         uint64_t hash = own;
         TRY(comm_broadcast_bytes(host, &hash, sizeof hash, i));

@@ -12,7 +12,6 @@
 /* One way to place them. */
 struct cache_choice {
     enum kv_placement placement;
-    int members;        /* that share the rows; of the rank that has the fewest */
     int64_t bytes;      /* of cache on the rank that has the most */
     int fits;           /* on all ranks */
     double read_us;     /* of a decode step and layer: rows read at the speed of memory */

@@ -256,7 +256,7 @@ static enum status open_node_cache(struct engine *e)
         return STATUS_OK;
     TRY(find_node_cache(e));
     TRY(comm_agree(&e->world, check_node_bits(e)));
-    return rank_comms_open_cache(&e->comms, &e->node_cache);
+    return rank_comms_open_cache(&e->comms, &e->world, &e->node_cache);
 }
 
 static enum status open_device_comms(struct engine *e)
@@ -356,9 +356,9 @@ static enum status open_phases(struct engine *e)
     TRY(comm_same(&e->world, "config.json", config_hash(e)));
     TRY(engine_read_expert_load(e));
     TRY(comm_agree(&e->world, open_layout(e)));
-    TRY(open_orders(e));
+    TRY(comm_agree(&e->world, open_orders(e)));
     TRY(comm_agree(&e->world, open_letters(e)));
-    TRY(rank_comms_open(&e->comms, &e->mesh));
+    TRY(rank_comms_open(&e->comms, &e->world, &e->mesh));
     TRY(open_node_cache(e));
     TRY(comm_agree(&e->world, open_device_comms(e)));
     TRY(comm_agree(&e->world, open_checkpoint(e)));

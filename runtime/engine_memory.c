@@ -154,7 +154,6 @@ static enum status weigh_placement(struct cache_choice *choice, struct engine *e
     TRY(e->world.ops->lowest(&e->world, &lacks, plan.cache > room));
     *choice = (struct cache_choice){
         .placement = placement,
-        .members = members.size,
         .bytes = plan.cache,
         .fits = lacks < 0,
         .read_us = rows * (double)latent_cache_row_bytes(&e->config, e->options.kv_cache_dtype) /

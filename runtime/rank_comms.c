@@ -1,6 +1,6 @@
 #include "runtime/rank_comms.h"
 
-enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh)
+enum status rank_comms_open(struct rank_comms *comms, struct comm *world, const struct mesh *mesh)
 {
     const struct group *const groups[N_AXES] = {
         [AXIS_TP] = &mesh->tp,
@@ -12,14 +12,15 @@ enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh)
     for (int axis = 0; axis < N_AXES; axis++) {
         if (groups[axis] == NULL || (axis == AXIS_STAGE && mesh->dp.size == 1))
             continue; /* that stage is tp, and nobody asks for it */
-        TRY(comm_open(&comms->host[axis], groups[axis]));
+        TRY(comm_agree(world, comm_open(&comms->host[axis], groups[axis])));
     }
     return STATUS_OK;
 }
 
-enum status rank_comms_open_cache(struct rank_comms *comms, const struct group *cache)
+enum status rank_comms_open_cache(struct rank_comms *comms, struct comm *world,
+                                  const struct group *cache)
 {
-    return comm_open(&comms->host[AXIS_CACHE], cache);
+    return comm_agree(world, comm_open(&comms->host[AXIS_CACHE], cache));
 }
 
 enum status rank_comms_open_device(struct rank_comms *comms, struct comm *world,

@@ -28,12 +28,13 @@ static inline enum comm_axis axis_of_link(int i)
     return i == 0 ? AXIS_LINK_EVEN : AXIS_LINK_ODD;
 }
 
-/* But for AXIS_CACHE.  Collective over the world.  Owner: caller; end with rank_comms_close.
- * Errors: STATUS_COMM. */
-enum status rank_comms_open(struct rank_comms *comms, const struct mesh *mesh);
+/* But for AXIS_CACHE.  Collective over `world`.  Owner: caller; end with rank_comms_close.
+ * Errors, on all ranks: STATUS_COMM, STATUS_NO_MEMORY. */
+enum status rank_comms_open(struct rank_comms *comms, struct comm *world, const struct mesh *mesh);
 
-/* AXIS_CACHE.  Collective over the world. */
-enum status rank_comms_open_cache(struct rank_comms *comms, const struct group *cache);
+/* AXIS_CACHE.  As rank_comms_open. */
+enum status rank_comms_open_cache(struct rank_comms *comms, struct comm *world,
+                                  const struct group *cache);
 
 /* Those of tensors of `device`, which is not the host, for all axes that have several ranks somewhere; `world` are
  * all ranks.  Collective.  Errors: as comm_device_open. */

@@ -10,19 +10,11 @@
 #include <string.h>
 
 static const struct cache_choice whole = {
-    .placement = KV_REPLICATED, .members = 1, .bytes = 8000000000, .fits = 1, .read_us = 80};
-static const struct cache_choice node = {.placement = KV_NODE,
-                                         .members = 2,
-                                         .bytes = 4000000000,
-                                         .fits = 1,
-                                         .read_us = 40,
-                                         .exchange_us = 10};
-static const struct cache_choice all = {.placement = KV_SHARDED,
-                                        .members = 4,
-                                        .bytes = 2000000000,
-                                        .fits = 1,
-                                        .read_us = 20,
-                                        .exchange_us = 90};
+    .placement = KV_REPLICATED, .bytes = 8000000000, .fits = 1, .read_us = 80};
+static const struct cache_choice node = {
+    .placement = KV_NODE, .bytes = 4000000000, .fits = 1, .read_us = 40, .exchange_us = 10};
+static const struct cache_choice all = {
+    .placement = KV_SHARDED, .bytes = 2000000000, .fits = 1, .read_us = 20, .exchange_us = 90};
 
 static void the_fastest_that_fits_is_taken(void **state)
 {
